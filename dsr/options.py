@@ -19,7 +19,7 @@ SuiteOpt = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME|FILE",
-        help="Questions with answers: nano, basics, gsm8k, math-500, aime25, or a JSONL file.",
+        help="Questions with answers, such as nano, basics, gym:laptop or a JSONL file; see --list-suites.",
     ),
 ]
 

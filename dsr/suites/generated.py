@@ -22,7 +22,7 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class ErrorSettings:
-    """`steps` of each solution. `size`: questions; half of the solutions have an error. `seed` chooses the questions."""
+    """`steps` of each solution; half of the solutions have an error. `size`: questions, which `seed` chooses."""
 
     size: int = 100
     seed: int = 0
@@ -73,7 +73,7 @@ def generated_suite(kind: GeneratedSuite, given: Sequence[str], limit: int | Non
 
 
 def _configured(kind: GeneratedSuite, given: Sequence[str]) -> Any:
-    known = {each.name: type(each.default) for each in fields(kind.settings)}
+    known: dict[str, Any] = {each.name: type(each.default) for each in fields(kind.settings)}
     values: dict[str, Any] = {}
     for text in given:
         key, equals, value = (part.strip() for part in text.partition("="))

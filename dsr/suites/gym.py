@@ -46,7 +46,7 @@ _CALL = re.compile(r"[\w\])}'\"]\s*\(")
 
 @dataclass(frozen=True, slots=True)
 class GymTask:
-    """A task of reasoning-gym with the settings of its configuration, as text. `size`: questions, None for as needed."""
+    """A task of reasoning-gym, with settings of its configuration as text. `size`: questions, None for as needed."""
 
     name: str
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The process that makes and judges questions with reasoning-gym. Only it imports that library, in a sandbox if possible.
+"""The process that makes and judges questions with reasoning-gym. Only it imports that library.
 
 Some of the library's verifiers evaluate the answer as Python (`eval` in string_insertion, sympy's `parse_expr` in
 countdown), so an answer is code. Lines of JSON come in, a line of JSON goes out for each:

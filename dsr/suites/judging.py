@@ -9,7 +9,7 @@ from dsr.suites.problem import Judgement, Suite, SuiteProblem
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Disagreement:
     """An answer that the suite's judge and dsr's own rule judge differently. `right`: by the suite's judge."""
 
     problem: str
@@ -27,7 +27,7 @@ class Judging:
 
     suite: Suite
     _made: dict[tuple[str, str], Judgement] = field(default_factory=dict)
-    _differences: dict[tuple[str, str], Difference] = field(default_factory=dict)
+    _disagreements: dict[tuple[str, str], Disagreement] = field(default_factory=dict)
 
     def __enter__(self) -> Judging:
         return self
@@ -37,8 +37,8 @@ class Judging:
             self.suite.judge.close()
 
     @property
-    def differences(self) -> tuple[Difference, ...]:
-        return tuple(self._differences.values())
+    def disagreements(self) -> tuple[Disagreement, ...]:
+        return tuple(self._disagreements.values())
 
     @property
     def judged(self) -> int:
@@ -56,7 +56,7 @@ class Judging:
         if key not in self._made:
             made = self._made[key] = self._judge(problem, answer, reply)
             if made.ours is not None and made.ours != made.right:
-                self._differences[key] = Difference(problem.id, str(answer), problem.answer, made.right)
+                self._disagreements[key] = Disagreement(problem.id, str(answer), problem.answer, made.right)
         return self._made[key].right
 
     def _judge(self, problem: SuiteProblem, answer: str | None, reply: str) -> Judgement:

@@ -21,15 +21,14 @@ from runtime.base.events import Listener, Notice, ignore
 from runtime.base.texts import read_text
 from runtime.confined.box import inside
 
-# nano: questions for the embedded model. nano-profile: other questions of the same tasks, to profile its experts.
-# basics: short questions of general knowledge for other models.
+EMBEDDED = "nano"
 BUILT_IN: Mapping[str, str] = {
-    "nano": "problems for the embedded model, which it was not trained on",
-    "nano-profile": "problems of the same tasks, to profile its experts",
-    "basics": "short questions of ten tasks, for models of any size",
-    "choices": "questions of basics with four choices each",
+    EMBEDDED: "problems for the embedded model",
+    "nano-profile": "the same tasks, to profile its experts",
+    "basics": "short questions of ten tasks, for any model",
+    "choices": "questions of basics with four choices",
     "code": "small Python functions; needs a sandbox",
-    "refusals": "harmless requests: to answer, or to refuse because a model cannot do them",
+    "refusals": "harmless requests, to answer or to decline",
 }
 _PROMPTS = {"basics": "short-answer", "choices": "choose"}
 _OF_FILE: tuple[Checker, ...] = ("equivalent", "exact", "command", "refusal")
@@ -86,7 +85,9 @@ def find(name: str, listen: Listener = ignore, limit: int | None = None) -> Suit
         return Suite(entry.name, problems, entry.prompt)
     if not path.exists():
         names = (*BUILT_IN, *generated.GENERATED, "gym:laptop", *(each.name for each in hub_table.load()))
-        raise NotFound(f"there is no suite {name!r} and no such file", hint=f"one of {', '.join(names)}, or a JSONL file")
+        raise NotFound(
+            f"there is no suite {name!r} and no such file", hint=f"one of {', '.join(names)}, or a JSONL file"
+        )
     problems = read(read_text(path), str(path))
     return Suite(path.stem, problems, "choose" if all(each.choices for each in problems) else "")
 
@@ -112,9 +113,7 @@ def read(text: str, label: str, keys: Mapping[str, str] = _SAME_KEYS) -> tuple[S
             raise UsageError(f"{label}, line {number}: the id {problem.id!r} occurs twice")
         problems[problem.id] = problem
     if not problems:
-        raise UsageError(
-            f"{label}: has no problems", hint=_EXAMPLE
-        )
+        raise UsageError(f"{label}: has no problems", hint=_EXAMPLE)
     return tuple(problems.values())
 
 

@@ -163,9 +163,7 @@ def why_not() -> str | None:
             return f"{program} (util-linux) is not installed"
     with tempfile.TemporaryDirectory(prefix="dsr-box-") as made, tempfile.TemporaryFile() as output:
         trial = ("/bin/sh", "-c", "true | cat")
-        process = _started(
-            trial, Path(made), None, BoxLimits(), (), subprocess.DEVNULL, output, subprocess.STDOUT
-        )
+        process = _started(trial, Path(made), None, BoxLimits(), (), subprocess.DEVNULL, output, subprocess.STDOUT)
         try:
             code: int | None = process.wait(10)
         except subprocess.TimeoutExpired:
@@ -207,7 +205,12 @@ def _started(
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": HOME, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
+        env={
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": HOME,
+            "LANG": "C.UTF-8",
+            "PYTHONHASHSEED": "0",
+        },
         start_new_session=True,
     )
 

@@ -229,7 +229,7 @@ class _Work:
         options = experts.ExpertsBenchRequest(
             suite=self.model_request.suite_name,
             keeps=self.model_request.experts,
-            profiles=EMBEDDED_SUITE if suite.name == suites.BUILT_IN[0] else None,
+            profiles=EMBEDDED_SUITE if suite.name == suites.EMBEDDED else None,
             limit=None if limit is None else max(1, limit // tasks),
             max_tokens=self.request.max_tokens or experts.MAX_TOKENS,
         )

@@ -116,7 +116,7 @@ def _own_questions(card: ModelCard) -> str:
     """Returns the suite of the embedded model for models of its kind, and "none" for other models."""
     own = read_card(find(EMBEDDED).path)
     same = (card.architecture, card.name, card.vocab_size) == (own.architecture, own.name, own.vocab_size)
-    return suites.BUILT_IN[0] if same else NONE
+    return suites.EMBEDDED if same else NONE
 
 
 def _experts(asked: Sequence[str], card: ModelCard) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:

@@ -50,7 +50,7 @@ MAX_TOKENS = 2048
 class ExpertsBenchRequest:
     """The options of `dsr bench experts`. `profiles`: suite for missing profiles; `limit`: problems of each task."""
 
-    suite: str = suites.BUILT_IN[0]
+    suite: str = suites.EMBEDDED
     keeps: tuple[str, ...] = KEEPS
     profiles: str | None = None
     score: str = DEFAULT_SCORE

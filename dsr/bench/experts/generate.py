@@ -14,6 +14,7 @@ from dsr.loading.options import LoadOptions
 from dsr.models.model import Model
 from dsr.store import paths
 from dsr.store.ledger import Ledger
+from dsr.suites.judging import Judging
 from dsr.suites.problem import Suite, SuiteProblem
 from quant.experts.prune_plan import PrunePlan
 from quant.experts.pruned_source import PrunedSource
@@ -68,9 +69,10 @@ class AnswerGenerator:
                 options = LoadOptions().for_samples(self.slots, self.max_tokens)
                 model = stack.enter_context(load(pruned, options, Run(self.run.stop, threads=threads)))
                 threads = model.threads  # measured once, since the best number is the same for all files
+                judging = stack.enter_context(Judging(self.suite))
                 self.run.listen(Progress(_STEP, self.suite.name, done, total, "steps"))
                 for problem, completion, seconds in self._answers(model, problems):
-                    ledger.add(_entry(key, problem, completion, seconds))
+                    ledger.add(_entry(key, problem, completion, seconds, judging))
                     done += 1
                     self.run.listen(Progress(_STEP, self.suite.name, done, total, "steps"))
 
@@ -103,11 +105,13 @@ class AnswerGenerator:
             raise engine.aborted
 
 
-def _entry(plan: str, problem: SuiteProblem, completion: Completion, seconds: float) -> dict[str, object]:
+def _entry(
+    plan: str, problem: SuiteProblem, completion: Completion, seconds: float, judging: Judging
+) -> dict[str, object]:
     return {
         "plan": plan,
         "id": problem.id,
-        "solved": problem.is_solved_by(Sample.of(completion).answer),
+        "solved": judging.is_right(problem, Sample.of(completion).answer, completion.answer),
         "tokens": len(completion.tokens),
         "seconds": round(seconds, 6),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsr.bench.reason.bench import ReasonBench
+from dsr.bench.reason.rows import short_label
 from dsr.bench.reason.tables import title
 from dsr.ui.charts.chart import Axis, Chart, Mark
 
@@ -54,13 +55,3 @@ def strategies_chart(
         high=440,
         order=order,
     )
-
-
-def short_label(label: str) -> str:
-    """Returns 'vote 8 beta' for 'vote n=8 stop=beta', without settings that are none or 0."""
-    words = []
-    for word in label.removesuffix(" (oracle)").split():
-        name, _, value = word.partition("=")
-        if value not in ("none", "0"):
-            words.append(value if value and name in ("n", "stop", "weights") else word.replace("=", " "))
-    return " ".join(words)

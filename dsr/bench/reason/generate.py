@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsr.bench.reason.batch_statistics import BatchStatistics
+from dsr.bench.reason.choices import letters_of, scored_entry
 from dsr.bench.reason.judge import make_decision
-from dsr.bench.reason.rows import StrategyRow
+from dsr.bench.reason.rows import GREEDY, StrategyRow
 from dsr.bench.reason.samples import sample_entry
 from dsr.loading.load import LoadedModel
 from dsr.store.ledger import Ledger
+from dsr.suites.judging import Judging
 from dsr.suites.problem import Suite, SuiteProblem
 from runtime.base.errors import Lost, UsageError
 from runtime.base.events import Listener, Progress, SampleFinished
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
+from runtime.engine.likelihood import likelihoods
 from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
@@ -44,6 +47,7 @@ class SampleGenerator:
 
     model: LoadedModel
     suite: Suite
+    judging: Judging
     count: int
     params: SamplingParams
     asked: PromptOptions
@@ -74,7 +78,8 @@ class SampleGenerator:
             wave = missing[at : at + _WAVE * samples]
             for completion in self._finished(engine, self._requests(wave, base)):
                 index, sample = divmod(completion.sample, SEEDS_PER_PROBLEM)
-                ledger.add(sample_entry(self.problems[index], completion, sample, seed=base.seed + completion.sample))
+                problem, seed = self.problems[index], base.seed + completion.sample
+                ledger.add(sample_entry(problem, completion, sample, self.judging, seed=seed))
                 done += 1
                 self.listen(Progress(job, self.suite.name, done, total, "steps"))
             if self.stopped:
@@ -82,14 +87,17 @@ class SampleGenerator:
 
     def draw_own(self, row: StrategyRow, ledger: Ledger) -> None:
         """Runs a strategy that draws its own samples, and adds its decisions with the samples to the ledger."""
+        base = replace(self.params, temperature=0.0) if row.name == GREEDY else self.params
+        count = len(row.of(self.problems))
+        job = row.file or row.label
         assert row.strategy is not None
         engine = Engine(self.statistics.count_batches(self.model.backend))
-        missing = [index for index, problem in enumerate(self.problems) if problem.id not in ledger]
-        done = self.count - len(missing)
+        missing = [index for index, problem in enumerate(row.of(self.problems)) if problem.id not in ledger]
+        done = count - len(missing)
         for index in missing:
-            self.listen(Progress(row.label, self.suite.name, done, self.count, "steps"))
+            self.listen(Progress(job, self.suite.name, done, count, "steps"))
             problem = self.problems[index]
-            params = replace(self.params, seed=self.params.seed + index * SEEDS_PER_PROBLEM)
+            params = replace(base, seed=base.seed + index * SEEDS_PER_PROBLEM)
             task = self._task(index, engine, params)
             before = self.statistics.seconds
             with self.statistics.running():
@@ -97,9 +105,30 @@ class SampleGenerator:
             self._note_end(engine)
             if self.stopped:
                 return
-            ledger.add(_decision_entry(row, problem, verdict, self.statistics.seconds - before))
+            ledger.add(_decision_entry(row, problem, verdict, self.statistics.seconds - before, self.judging))
             done += 1
-        self.listen(Progress(row.label, self.suite.name, done, self.count, "steps"))
+        self.listen(Progress(job, self.suite.name, done, count, "steps"))
+
+    def score_choices(self, ledger: Ledger) -> None:
+        """Adds the log-probabilities of each question's choices to the ledger.
+
+        Letters follow the question with its choices, texts follow the question alone. Nothing is thought.
+        """
+        engine = Engine(self.statistics.count_batches(self.model.backend))
+        read = self.model.backend.tokenize
+        for index, problem in enumerate(self.problems):
+            self.listen(Progress("choices", self.suite.name, index, self.count, "steps"))
+            if problem.id in ledger:
+                continue
+            listed, alone = self._prompt(self._question(index), False), self._prompt(problem.question, False)
+            letters = [read(letter) for letter in letters_of(problem)]
+            texts = [read(choice) for choice in problem.choices]
+            before = self.statistics.seconds
+            with self.statistics.running():
+                of_letters = likelihoods(engine, listed.tokens, letters)
+                of_texts = likelihoods(engine, alone.tokens, texts)
+            ledger.add(scored_entry(problem, of_letters, of_texts, self.statistics.seconds - before))
+        self.listen(Progress("choices", self.suite.name, self.count, self.count, "steps"))
 
     def _finished(self, engine: Engine, requests: Sequence[Request]) -> Iterator[Completion]:
         """Yields the samples that ended by themselves. The next run draws those again that Ctrl-C ended."""
@@ -162,8 +191,11 @@ def _run_to_end(running: Generator[Any, None, Verdict]) -> Verdict:
             return verdict
 
 
-def _decision_entry(row: StrategyRow, problem: SuiteProblem, verdict: Verdict, seconds: float) -> dict[str, Any]:
+def _decision_entry(
+    row: StrategyRow, problem: SuiteProblem, verdict: Verdict, seconds: float, judging: Judging
+) -> dict[str, Any]:
     drawn = [each.completion for each in verdict.samples]
-    decision = make_decision(row, problem, verdict, [each.sample for each in drawn], seconds)
-    samples = [sample_entry(problem, each, each.sample) for each in drawn]
-    return {**decision.json(), "drawn": samples}
+    decision = make_decision(row, problem, verdict, drawn, seconds, judging)
+    samples = [sample_entry(problem, each, each.sample, judging) for each in drawn]
+    reply = {"reply": verdict.chosen.answer} if problem.by_reply and verdict.chosen else {}
+    return {**decision.json(), **reply, "drawn": samples}

@@ -9,6 +9,7 @@ from typing import Any
 
 from dsr.bench.kit.intervals import mean_interval
 from dsr.bench.reason.rows import StrategyRow
+from dsr.suites.judging import Judging
 from dsr.suites.problem import SuiteProblem
 from runtime.base.types import Completion
 from runtime.strategies.coverage import pass_at_k
@@ -21,7 +22,8 @@ class StrategyDecision:
 
     `correct` is 0 or 1; for pass@k it is an estimate between. `samples`: the numbers of the samples it used. `spent`:
     all tokens drawn; `sequential`: the longest chain of tokens that wait for each other. `seconds` is measured if the
-    strategy drew its own samples. Otherwise it is the time of the chain at the mean speed of the samples.
+    strategy drew its own samples. Otherwise it is the time of the chain at the mean speed of the samples. `right` and
+    `wrong`: tokens of each of its samples, by what each says alone.
     """
 
     row: str
@@ -34,6 +36,8 @@ class StrategyDecision:
     sequential: float
     seconds: float
     rule: str = ""
+    right: tuple[int, ...] = ()
+    wrong: tuple[int, ...] = ()
 
     def json(self) -> dict[str, Any]:
         return {
@@ -50,54 +54,86 @@ class StrategyDecision:
         }
 
 
-def decisions(row: StrategyRow, problem: SuiteProblem, completions: Sequence[Completion]) -> Iterator[StrategyDecision]:
+def decisions(
+    row: StrategyRow, problem: SuiteProblem, completions: Sequence[Completion], judging: Judging
+) -> Iterator[StrategyDecision]:
     """Yields the decisions of a row that shares samples, from the samples 0, 1, ... of a problem."""
     if row.source == "coverage":
-        yield _pass_at_k(row, problem, completions)
+        yield _pass_at_k(row, problem, completions, judging)
         return
     for block in blocks(completions, row.size):
         if row.source == "until-solved":
-            yield _until_solved(row, problem, block)
+            yield _until_solved(row, problem, block, judging)
         elif row.strategy is None:
-            yield _single_answer(row, problem, block[0])
+            yield _single_answer(row, problem, block[0], judging)
         else:
             numbered = [replace(each, sample=number) for number, each in enumerate(block)]
             verdict = row.replay(numbered)
-            yield make_decision(
-                row, problem, verdict, [each.sample for each in block], verdict.sequential * seconds_per_token(block)
-            )
+            seconds = verdict.sequential * seconds_per_token(block)
+            yield make_decision(row, problem, verdict, block, seconds, judging)
 
 
 def make_decision(
-    row: StrategyRow, problem: SuiteProblem, verdict: Verdict, samples: Iterable[int], seconds: float
+    row: StrategyRow,
+    problem: SuiteProblem,
+    verdict: Verdict,
+    samples: Sequence[Completion],
+    seconds: float,
+    judging: Judging,
 ) -> StrategyDecision:
+    reply = verdict.chosen.answer if verdict.chosen else ""
+    right, wrong = _lengths(problem, samples, judging)
     return StrategyDecision(
         row=row.label,
         problem=problem.id,
-        samples=tuple(samples),
+        samples=tuple(each.sample for each in samples),
         winner=verdict.winner,
-        correct=float(problem.is_solved_by(verdict.winner)),
+        correct=float(judging.is_right(problem, verdict.winner, reply)),
         tied=verdict.tied,
         spent=verdict.spent,
         sequential=verdict.sequential,
         seconds=seconds,
         rule=verdict.rule,
+        right=right,
+        wrong=wrong,
     )
 
 
-def saved_decision(row: StrategyRow, problem: SuiteProblem, entry: Mapping[str, Any]) -> StrategyDecision:
+def _lengths(
+    problem: SuiteProblem, samples: Sequence[Completion], judging: Judging
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the tokens of the samples that are right alone, and of those that are not. Stopped ones do not count."""
+    right: list[int] = []
+    wrong: list[int] = []
+    for each in samples:
+        if each.finish_reason in ("stop", "length"):
+            lengths = right if judging.is_right(problem, Sample.of(each).answer, each.answer) else wrong
+            lengths.append(len(each.tokens))
+    return tuple(right), tuple(wrong)
+
+
+def saved_decision(
+    row: StrategyRow, problem: SuiteProblem, entry: Mapping[str, Any], judging: Judging
+) -> StrategyDecision:
     """Returns a saved decision, judged again by the suite's answer."""
+    ended = [
+        (judging.is_right(problem, each["found"], each["answer"]), each["tokens"])
+        for each in entry.get("drawn", ())
+        if each["finish_reason"] in ("stop", "length")
+    ]
     return StrategyDecision(
         row=row.label,
         problem=problem.id,
         samples=tuple(entry["samples"]),
         winner=entry["winner"],
-        correct=float(problem.is_solved_by(entry["winner"])),
+        correct=float(judging.is_right(problem, entry["winner"], entry.get("reply", ""))),
         tied=entry["tied"],
         spent=entry["tokens"],
         sequential=entry["sequential"],
         seconds=entry["seconds"],
         rule=entry["rule"],
+        right=tuple(tokens for is_right, tokens in ended if is_right),
+        wrong=tuple(tokens for is_right, tokens in ended if not is_right),
     )
 
 
@@ -112,16 +148,32 @@ def seconds_per_token(completions: Sequence[Completion]) -> float:
     return sum(each.seconds for each in completions) / tokens if tokens else 0.0
 
 
-def _single_answer(row: StrategyRow, problem: SuiteProblem, completion: Completion) -> StrategyDecision:
+def _single_answer(
+    row: StrategyRow, problem: SuiteProblem, completion: Completion, judging: Judging
+) -> StrategyDecision:
     found = Sample.of(completion).answer
-    length, correct = len(completion.tokens), float(problem.is_solved_by(found))
-    samples = (completion.sample,)
-    return StrategyDecision(row.label, problem.id, samples, found, correct, False, length, length, completion.seconds)
+    length, correct = len(completion.tokens), float(judging.is_right(problem, found, completion.answer))
+    right, wrong = _lengths(problem, [completion], judging)
+    return StrategyDecision(
+        row=row.label,
+        problem=problem.id,
+        samples=(completion.sample,),
+        winner=found,
+        correct=correct,
+        tied=False,
+        spent=length,
+        sequential=length,
+        seconds=completion.seconds,
+        right=right,
+        wrong=wrong,
+    )
 
 
-def _pass_at_k(row: StrategyRow, problem: SuiteProblem, completions: Sequence[Completion]) -> StrategyDecision:
+def _pass_at_k(
+    row: StrategyRow, problem: SuiteProblem, completions: Sequence[Completion], judging: Judging
+) -> StrategyDecision:
     """Returns pass@k, estimated from all n samples. The tokens are those of k samples."""
-    right = sum(problem.is_solved_by(Sample.of(each).answer) for each in completions)
+    right = sum(judging.is_right(problem, Sample.of(each).answer, each.answer) for each in completions)
     chains = [max(len(each.tokens) for each in block) for block in blocks(completions, row.size)]
     chain = sum(chains) / len(chains)
     mean = sum(len(each.tokens) for each in completions) / len(completions)
@@ -139,10 +191,12 @@ def _pass_at_k(row: StrategyRow, problem: SuiteProblem, completions: Sequence[Co
     )
 
 
-def _until_solved(row: StrategyRow, problem: SuiteProblem, block: Sequence[Completion]) -> StrategyDecision:
+def _until_solved(
+    row: StrategyRow, problem: SuiteProblem, block: Sequence[Completion], judging: Judging
+) -> StrategyDecision:
     """Returns the decision of a perfect checker, which stops all samples when the first right one ends."""
     found = {each.sample: Sample.of(each).answer for each in block}
-    right = [each for each in block if problem.is_solved_by(found[each.sample])]
+    right = [each for each in block if judging.is_right(problem, found[each.sample], each.answer)]
     first = min(right, key=lambda each: len(each.tokens), default=None)
     chain = len(first.tokens) if first else max(len(each.tokens) for each in block)
     return StrategyDecision(
@@ -163,7 +217,8 @@ def _until_solved(row: StrategyRow, problem: SuiteProblem, block: Sequence[Compl
 class Score:
     """The means of one row over all problems. `accuracy`, `low` and `high` are shares.
 
-    Tokens and seconds are means per question; `tokens_total` is for all questions once.
+    Tokens and seconds are means per question; `tokens_total` is for all questions once. `right_length` and
+    `wrong_length`: mean tokens of the row's samples that are right alone, and of the others; None without any.
     """
 
     row: StrategyRow
@@ -176,6 +231,8 @@ class Score:
     tokens_total: int
     sequential: float
     seconds: float
+    right_length: float | None = None
+    wrong_length: float | None = None
 
     def json(self) -> dict[str, Any]:
         chosen = self.row.strategy
@@ -195,6 +252,8 @@ class Score:
             "tokens_total": self.tokens_total,
             "sequential_mean": round(self.sequential, 3),
             "seconds_mean": round(self.seconds, 4),
+            "right_sample_tokens": None if self.right_length is None else round(self.right_length, 3),
+            "wrong_sample_tokens": None if self.wrong_length is None else round(self.wrong_length, 3),
         }
 
 
@@ -220,7 +279,14 @@ def score(row: StrategyRow, decisions: Sequence[StrategyDecision]) -> Score | No
         tokens_total=round(math.fsum(tokens)),
         sequential=_mean([_mean([each.sequential for each in group]) for group in groups]),
         seconds=_mean([_mean([each.seconds for each in group]) for group in groups]),
+        right_length=mean_length(length for each in decisions for length in each.right),
+        wrong_length=mean_length(length for each in decisions for length in each.wrong),
     )
+
+
+def mean_length(lengths: Iterable[int]) -> float | None:
+    found = list(lengths)
+    return _mean(found) if found else None
 
 
 def _mean(values: Sequence[float]) -> float:

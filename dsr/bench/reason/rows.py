@@ -8,9 +8,10 @@ samples, because they depend on earlier samples or on another prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from dsr.suites.problem import SuiteProblem
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion
 from runtime.strategies import short_m
@@ -18,9 +19,9 @@ from runtime.strategies.strategy import STRATEGIES, Strategy, find, stored_name
 from runtime.strategies.task import MOST_SAMPLES
 from runtime.strategies.verdict import Verdict
 
-SampleSource = Literal["greedy", "shared", "own", "coverage", "until-solved"]
+SampleSource = Literal["greedy", "shared", "own", "coverage", "until-solved", "likelihood"]
 
-GREEDY, COVERAGE, MONKEYS = "greedy", "pass", "monkeys"
+GREEDY, COVERAGE, MONKEYS, LIKELIHOOD = "greedy", "pass", "monkeys", "likelihood"
 
 # Settings of a strategy that is named without any, unless they are its defaults. {n}: samples, {half}: half of them.
 _VARIANTS: Mapping[str, tuple[str, ...]] = {
@@ -47,7 +48,8 @@ DEFAULT_STRATEGIES = (GREEDY, "direct", "vote", "first-finish", "short-m", "deep
 class StrategyRow:
     """One row of the table. `name`: the strategy's name. `size`: samples of a decision.
 
-    `size` is 0 if the strategy draws its own samples. `strategy` is None for rows such as pass@k.
+    `size` is 0 if the strategy draws its own samples. `strategy` is None for rows such as pass@k. `first`: it is used
+    only for so many problems; None for all. `file`: the name of its samples, "" for its label.
     """
 
     label: str
@@ -55,6 +57,12 @@ class StrategyRow:
     source: SampleSource
     size: int
     strategy: Strategy | None = None
+    first: int | None = None
+    file: str = ""
+
+    def of(self, problems: Sequence[SuiteProblem]) -> Sequence[SuiteProblem]:
+        """Returns the problems that the row is used for."""
+        return problems if self.first is None else problems[: self.first]
 
     @property
     def oracle(self) -> bool:
@@ -81,6 +89,43 @@ def strategy_rows(names: Sequence[str], samples: int) -> tuple[StrategyRow, ...]
     if not found:
         raise UsageError(f"{COVERAGE} needs several samples, and {samples} is drawn", hint="--samples 2")
     return tuple(found.values())
+
+
+def alone_rows(rows: Sequence[StrategyRow], first: int) -> tuple[StrategyRow, ...]:
+    """Returns rows in which each strategy draws its own samples, one question at a time, for the first problems.
+
+    The seeds are those of the shared samples. Rows that use the suite's answers cannot be drawn alone.
+    """
+    direct = find("direct").configured()
+    found = []
+    for row in rows:
+        if row.source == "own":
+            found.append(replace(row, first=first))
+        elif row.source == "greedy":
+            found.append(replace(row, name=GREEDY, source="own", strategy=direct, first=first, file="alone greedy"))
+        elif row.source == "shared":
+            found.append(replace(row, source="own", size=0, first=first, file=f"alone {row.label}"))
+    return tuple(found)
+
+
+# How a choice is scored by its likelihood: by its letter; by its text; by its text per byte, as in the "acc_norm" of
+# lm-evaluation-harness, so that long choices are not at a disadvantage.
+CHOICE_RULES = ("letter", "text", "text per byte")
+
+
+def likelihood_rows() -> tuple[StrategyRow, ...]:
+    """Returns the rows of questions with choices, which are scored and not answered."""
+    return tuple(StrategyRow(f"choice by {rule}", LIKELIHOOD, "likelihood", 0) for rule in CHOICE_RULES)
+
+
+def short_label(label: str) -> str:
+    """Returns 'vote 8 beta' for 'vote n=8 stop=beta', without settings that are none or 0."""
+    words = []
+    for word in label.removesuffix(" (oracle)").split():
+        name, _, value = word.partition("=")
+        if value not in ("none", "0"):
+            words.append(value if value and name in ("n", "stop", "weights") else word.replace("=", " "))
+    return " ".join(words)
 
 
 def all_strategies() -> tuple[str, ...]:

@@ -12,13 +12,16 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from dsr.suites.judging import Judging
 from dsr.suites.problem import SuiteProblem
 from runtime.base.types import Completion, TokenStatistics
 from runtime.engine import confidence
 from runtime.strategies.verdict import Sample
 
 
-def sample_entry(problem: SuiteProblem, completion: Completion, sample: int, **more: Any) -> dict[str, Any]:
+def sample_entry(
+    problem: SuiteProblem, completion: Completion, sample: int, judging: Judging, **more: Any
+) -> dict[str, Any]:
     """Returns the entry of a sample, whose number within the problem is `sample`.
 
     `lowest_group` is DeepConf's lowest group confidence, with a window for the sample's own length.
@@ -30,7 +33,7 @@ def sample_entry(problem: SuiteProblem, completion: Completion, sample: int, **m
         "sample": sample,
         **more,
         "found": found,
-        "correct": problem.is_solved_by(found),
+        "correct": judging.is_right(problem, found, completion.answer),
         "tokens": len(completion.tokens),
         "thinking_tokens": completion.thinking_tokens,
         "finish_reason": completion.finish_reason,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dsr.bench.kit.table import Table, csv_text, left, right
 from dsr.bench.reason.bench import ReasonBench
 from dsr.bench.reason.judge import Score
+from dsr.bench.reason.paired import ONE_SAMPLE, PairedDifference, best_vote
+from dsr.bench.reason.rows import GREEDY, short_label
 from dsr.models.sampling import SETTINGS, option_name
 from dsr.ui.charts.terminal import letter
 from runtime.base.types import counted
@@ -33,6 +35,85 @@ def table(bench: ReasonBench) -> Table:
         for number, score in enumerate(bench.scores)
     ]
     return Table.of(columns, rows)
+
+
+def task_table(bench: ReasonBench) -> Table:
+    """Returns accuracy by task for the rows that others are compared with, and the lengths of samples."""
+    labels = _references(bench)
+    heads = [_HEADS.get(label, short(label)) for label in labels]
+    columns = (*left("task"), *right("problems", *heads, "tokens if right", "if wrong"))
+    rows = []
+    for each in bench.tasks:
+        shares = dict(each.accuracy)
+        cells = [f"{100 * shares[label]:.0f}" if label in shares else "" for label in labels]
+        rows.append((each.task or "all", str(each.problems), *cells, _length(each.right), _length(each.wrong)))
+    return Table.of(columns, rows, "right, percent, by task; mean tokens of single samples")
+
+
+_HEADS = {GREEDY: "greedy", ONE_SAMPLE: "one"}
+
+
+def _references(bench: ReasonBench) -> list[str]:
+    """Returns the rows of the table by task: greedy, one sample, the best vote, any of all samples; else the first."""
+    labels = [score.row.label for score in bench.scores]
+    most = [label for label in labels if label.startswith("pass@")]
+    wanted = [GREEDY, ONE_SAMPLE, best_vote(bench.scores), *most[-1:]]
+    return [label for label in wanted if label in labels] or labels[:3]
+
+
+def _length(tokens: float | None) -> str:
+    return "" if tokens is None else f"{tokens:.0f}"
+
+
+def short(label: str) -> str:
+    return short_label(label).replace("pass@", "any of ")
+
+
+def alone_table(bench: ReasonBench) -> Table:
+    """Returns what each strategy costs when it runs alone; no rows unless that was asked for."""
+    columns = (*left("strategy alone"), *right("problems", "right", "tokens", "chain", "seconds"))
+    rows = [
+        (
+            score.row.label,
+            str(score.problems),
+            f"{100 * score.accuracy:.1f}",
+            f"{score.tokens:.0f}",
+            f"{score.sequential:.0f}",
+            f"{score.seconds:.2f}",
+        )
+        for score in bench.alone
+    ]
+    return Table.of(columns, rows, "each strategy alone, one question at a time")
+
+
+def paired_table(bench: ReasonBench) -> Table:
+    """Returns each row minus the references on the same questions, in points, with 95 % intervals."""
+    references = list(dict.fromkeys(each.reference for row in bench.comparisons for each in row.differences))
+    columns = (*left("strategy", "against one sample"), *right(*(f"minus {short(each)}" for each in references)))
+    rows = []
+    for row in bench.comparisons:
+        found = [row.against(reference) for reference in references]
+        one = row.against(ONE_SAMPLE)
+        cells = [_points(each) for each in found]
+        rows.append((f"`{row.row}`", one.outcome if one else "", *cells))
+    return Table.of(columns, rows)
+
+
+def _points(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return ""
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def outcomes(bench: ReasonBench) -> Sequence[str]:
+    """Returns one line for each outcome: the strategies that gain against one sample, that lose, and the others."""
+    found: dict[str, list[str]] = {}
+    for row in bench.comparisons:
+        if (one := row.against(ONE_SAMPLE)) is not None:
+            found.setdefault(one.outcome, []).append(short_label(row.row))
+    words = {"gains": "better than one sample", "loses": "worse than one sample", "cannot tell": "cannot tell"}
+    return [f"{words[outcome]}: {', '.join(found[outcome])}" for outcome in words if outcome in found]
 
 
 def title(bench: ReasonBench) -> str:
@@ -78,10 +159,20 @@ def section(bench: ReasonBench) -> tuple[str, ...]:
         f"Sampling: {conditions(bench)}.",
         "",
         *_all_figures(bench).markdown(),
+        *_parts(task_table(bench), alone_table(bench), paired_table(bench)),
         *(["", *notes] if notes else []),
         "",
         *_HOW_TO_READ,
     )
+
+
+def _parts(*tables: Table) -> tuple[str, ...]:
+    """Returns the lines of the tables that have rows, each after an empty line."""
+    lines: list[str] = []
+    for each in tables:
+        if each.rows:
+            lines += ["", *([f"{each.title[:1].upper()}{each.title[1:]}:", ""] if each.title else []), *each.markdown()]
+    return tuple(lines)
 
 
 _HOW_TO_READ = (
@@ -92,6 +183,10 @@ _HOW_TO_READ = (
     "- *seconds*: measured for each question if the strategy draws its own samples. With ~, the time of the chain at",
     "  the speed of samples drawn while other questions filled the slots. Do not compare the two.",
     "- Rows with fewer than all samples decide each problem several times.",
+    "- *if right*, *if wrong*: the mean length of single samples, by whether their own answer is right.",
+    "- *alone*: the strategy drew its own samples, one question at a time, with nothing else in the slots.",
+    "- *minus*: percentage points, on the same questions; in brackets the 95 % interval of a paired bootstrap. A row",
+    "  gains or loses if its interval against one sample leaves out zero. One row in twenty does so by chance.",
     "- *oracle*: the decision uses the suite's answers, which a user's question does not have.",
 )
 
@@ -130,6 +225,13 @@ def warnings(bench: ReasonBench) -> Sequence[str]:
         counts = [score.problems for score in bench.scores]
         few, many = min(counts), max(counts)
         notes.append(f"stopped: the rows use {f'{few} to ' if few < many else ''}{counted(many, 'problem')}")
+    if bench.disagreements:
+        example = bench.disagreements[0]
+        notes.append(
+            f"the suite's judge and dsr's own rule differ on {len(bench.disagreements)} of {bench.judged} answers; "
+            f"the suite's judge counts. {example.problem}: {example.answer!r} for {example.wanted!r} is "
+            f"{'right' if example.right else 'wrong'}. --json lists all"
+        )
     if bench.unfinished:
         notes.append(f"{counted(bench.unfinished, 'sample')} reached the token limit")
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,7 +38,6 @@ from dsr.options import (
     JsonOpt,
     LoraOpt,
     MarkdownOpt,
-    ModelArg,
     QuietOpt,
     SlotsOpt,
     SuiteOpt,
@@ -47,9 +46,17 @@ from dsr.options import (
     ThreadsOpt,
 )
 
+if TYPE_CHECKING:
+    from dsr.ui.console import Console
+
 
 def reason(
-    model: ModelArg,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", show_default=False, help="Short name (deepseek-r1:7b), org/repo[:quant] or path."
+        ),
+    ] = None,
     suite: SuiteOpt = "nano",
     strategies: Annotated[
         str | None,
@@ -60,6 +67,21 @@ def reason(
             help="Strategies to measure: NAME[:KEY=VALUE...],... or all. Default: all that can share samples.",
         ),
     ] = None,
+    score: Annotated[
+        str,
+        typer.Option(
+            "--score", metavar="HOW", help="answers: draw them. likelihood: compare the choices of each question."
+        ),
+    ] = "answers",
+    alone: Annotated[
+        int,
+        typer.Option(
+            "--alone", min=0, metavar="N", help="Also run each strategy alone on the first N problems, for its seconds."
+        ),
+    ] = 0,
+    list_suites: Annotated[
+        bool, typer.Option("--list-suites", help="List the suites, and how their answers are judged.")
+    ] = False,
     samples: Annotated[int, typer.Option("--samples", metavar="N", help="Samples for each problem.")] = 8,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, metavar="N", help="Use only the first N problems.")
@@ -122,6 +144,10 @@ def reason(
     dsr bench reason deepseek-r1:7b --suite math-500 --limit 100 --plot r1.svg
 
     dsr bench reason nano --strategies direct,vote:n=4:stop=esc,budget
+
+    dsr bench reason MODEL --suite gym:laptop --limit 120 --strategies all
+
+    dsr bench reason MODEL --suite choices --score likelihood
     """
     from dsr.bench.kit import files
     from dsr.bench.reason import bench as service
@@ -134,12 +160,24 @@ def reason(
     from dsr.ui.charts.chart import best_first
     from dsr.ui.charts.chart_svg import plot_file
     from dsr.ui.console import Console
+    from runtime.base.errors import UsageError
 
     console = Console(json_mode=json, quiet=quiet)
+    if list_suites:
+        show_suites(console)
+        return
     check_files(csv, markdown, plot=plot)
+    if model is None:
+        raise UsageError("MODEL is missing", hint="dsr bench reason nano, or dsr list for the models on this machine")
+    if score not in ("answers", "likelihood"):
+        raise UsageError(f"--score is answers or likelihood, not {score!r}")
+    if score == "likelihood" and (strategies or alone):
+        raise UsageError("--score likelihood draws nothing, so it takes no --strategies and no --alone")
     found = find(model)
     request = service.ReasonRequest(
         suite=suite,
+        score="likelihood" if score == "likelihood" else "answers",
+        alone=alone,
         strategies=tuple(strategies.split(",")) if strategies is not None else (),
         samples=samples,
         limit=limit,
@@ -187,11 +225,17 @@ def reason(
         files.write(plot, plot_file(best_first(chart(made), up=1)))
     console.say(f"{tables.title(made)}; {tables.conditions(made)}")
     if quiet and not json:
-        for score in made.scores:
-            console.data(f"{score.row.label}\t{score.accuracy:.4f}")
+        for each in made.scores:
+            console.data(f"{each.row.label}\t{each.accuracy:.4f}")
     show(console, tables.table(made))
+    for more in (tables.task_table(made), tables.alone_table(made)):
+        if more.rows and console.human:
+            console.data("")
+            show(console, more)
     show_chart(console, chart(made))
     console.say(tables.LEGEND)
+    for line in tables.outcomes(made):
+        console.say(line)
     for warning in tables.warnings(made):
         console.warn(warning)
     if made.run is not None:
@@ -201,3 +245,19 @@ def reason(
     if made.interrupted:
         console.say("stopped; repeat the command to resume")
     end(interrupted=made.interrupted)
+
+
+def show_suites(console: Console) -> None:
+    from dataclasses import asdict
+
+    from dsr.bench.kit.table import Table, left, right
+    from dsr.suites.suites import all_suites
+
+    lines = all_suites()
+    columns = (*left("suite", "questions"), *right("number"), *left("judged by"))
+    rows = [(each.name, each.summary, str(each.problems or "any"), each.judge) for each in lines]
+    show(console, Table.of(columns, rows))
+    console.say(
+        "gym: needs reasoning-gym. Settings follow the name: gym:gcd:max_value=50, errors:steps=4, passkey:words=3000"
+    )
+    console.json("dsr.suites/1", {"suites": [asdict(each) for each in lines]})

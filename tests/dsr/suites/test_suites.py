@@ -12,7 +12,8 @@ import pytest
 from dsr.hub import client as hubs
 from dsr.hub.client import Hub
 from dsr.suites import hub_table
-from dsr.suites.problem import Suite, SuiteProblem, find, read
+from dsr.suites.problem import Suite, SuiteProblem
+from dsr.suites.suites import find, read
 from runtime import answers
 from runtime.base.errors import DsrError, NetworkError, NotFound, UsageError
 from runtime.base.events import Event, Notice
@@ -154,7 +155,10 @@ def test_what_is_no_file_of_text(tmp_path: Path, content: bytes | None, error: t
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(NotFound) as raised:
         find("gsm9k")
-    assert raised.value.hint == "one of nano, nano-profile, basics, gsm8k, math-500, aime25, or a JSONL file"
+    assert raised.value.hint == (
+        "one of nano, nano-profile, basics, choices, code, refusals, errors, passkey, gym:laptop, gsm8k, math-500, "
+        "aime25, or a JSONL file"
+    )
 
 
 def test_another_question_or_prompt_is_another_suite() -> None:

@@ -110,9 +110,7 @@ def test_a_system_without_a_box_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         ("linux", "prlimit", "prlimit (util-linux) is not installed"),
     ],
 )
-def test_why_there_is_no_box(
-    platform: str, missing: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_why_there_is_no_box(platform: str, missing: str | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(box.sys, "platform", platform)
     monkeypatch.setattr(box.shutil, "which", lambda name: None if name == missing else name)
     assert box.why_not.__wrapped__() == reason

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsr.bench.reason.chart import short_label, strategies_chart
+from dsr.bench.reason.chart import strategies_chart
+from dsr.bench.reason.rows import short_label
 from dsr.bench.report.figures import share, share_interval
 from dsr.bench.report.files import MeasuredFile
 from dsr.bench.report.metrics import of_questions

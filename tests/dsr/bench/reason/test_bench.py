@@ -107,7 +107,9 @@ def test_the_embedded_model_at_the_terminal(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].split() == ["strategy", "right", "95", "%", "tokens", "chain", "seconds"]
     assert "nano on nano: 2 problems, 2 samples each; temperature 1.0" in done.stderr
-    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(done.stdout.splitlines()) - 1
+    shown = done.stdout.split("\n\n")
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == len(shown[0].splitlines())
+    assert shown[1].splitlines()[0].split()[:5] == ["task", "problems", "greedy", "one", "vote"]
     assert "| `direct` |" in (tmp_path / "t.md").read_text()
     assert recount.main(tmp_path / "out") == 0
     with Measurements(paths.measurements_file()) as store:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dsr.bench.reason.chart import chart, short_label
+from dsr.bench.reason.chart import chart
+from dsr.bench.reason.rows import short_label
 from dsr.bench.reason.tables import title
 from dsr.cli import app
 from tests.dsr.bench.reason.reasoning import faked, request_in, run

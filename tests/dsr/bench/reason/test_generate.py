@@ -15,7 +15,8 @@ from dsr.bench.reason.bench import ReasonRequest
 from dsr.bench.reason.samples import pack, sample_entry, saved_completion, unpack
 from dsr.bench.reason.tables import table, warnings
 from dsr.models.sampling import SamplingRequest
-from dsr.suites.problem import SuiteProblem
+from dsr.suites.judging import Judging
+from dsr.suites.problem import Suite, SuiteProblem
 from runtime.base.errors import Aborted, DsrError, UsageError, VerificationFailed
 from runtime.base.events import Event, Progress
 from runtime.base.run import Run
@@ -54,7 +55,9 @@ def test_a_sample_s_row_has_all_that_is_judged(fake: Fake, request_: ReasonReque
 def test_a_sample_survives_its_row() -> None:
     statistics = (TokenStatistics(-0.5, 4.0, 2.0), TokenStatistics(float("nan"), float("nan"), float("nan")))
     sample = Completion(3, "t", "\\boxed{1}", (7, 8), 1, "length", 0.5, 4, "budget", statistics)
-    back = saved_completion(json.loads(json.dumps(sample_entry(SuiteProblem("p", "q", "1"), sample, 3))))
+    back = saved_completion(
+        json.loads(json.dumps(sample_entry(SuiteProblem("p", "q", "1"), sample, 3, Judging(Suite("s", ())))))
+    )
     assert replace(back, statistics=()) == replace(sample, tokens=(0, 0), statistics=())
     assert back.statistics[0] == statistics[0] and str(back.statistics[1]) == str(statistics[1])
     assert unpack(pack(())) == ()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dsr.bench.reason.judge import StrategyDecision, blocks, decisions, saved_decision
 from dsr.bench.reason.rows import StrategyRow, strategy_rows
-from dsr.suites.problem import SuiteProblem
+from dsr.suites.judging import Judging
+from dsr.suites.problem import Suite, SuiteProblem
 from runtime.base.errors import UsageError
 from runtime.base.types import Completion, TokenStatistics
 
 PROBLEM = SuiteProblem("p", "6 * 7?", "42")
+JUDGING = Judging(Suite("s", (PROBLEM,)))
 
 
 def sample(number: int, answer: str | None, tokens: int = 10, seconds: float = 1.0) -> Completion:
@@ -34,7 +38,7 @@ def only(spec: str, samples: int = 4) -> StrategyRow:
 
 def judged(spec: str, *answers: str | None, lengths: tuple[int, ...] = (10, 20, 30, 40)) -> list[StrategyDecision]:
     drawn = [sample(n, answer, length) for n, (answer, length) in enumerate(zip(answers, lengths, strict=False))]
-    return list(decisions(only(spec), PROBLEM, drawn))
+    return list(decisions(only(spec), PROBLEM, drawn, JUDGING))
 
 
 def test_without_a_choice_come_the_lines_that_share_samples() -> None:
@@ -112,7 +116,7 @@ def test_a_vote_of_fewer_is_taken_as_often_as_there_are_samples_for_it() -> None
 
 def test_the_seconds_of_shared_samples_are_those_of_their_chain() -> None:
     drawn = [sample(0, "42", tokens=10, seconds=2.0), sample(1, "42", tokens=30, seconds=4.0)]
-    [found] = decisions(only("vote:n=2:stop=none", 2), PROBLEM, drawn)
+    [found] = decisions(only("vote:n=2:stop=none", 2), PROBLEM, drawn, JUDGING)
     assert found.seconds == 30 * 6.0 / 40
 
 
@@ -132,19 +136,21 @@ def test_monkeys_stop_at_the_first_that_the_key_says_is_right() -> None:
 
 def test_coverage_is_the_unbiased_estimate() -> None:
     [found] = decisions(
-        strategy_rows(["pass"], 4)[0], PROBLEM, [sample(n, a) for n, a in enumerate(["42", "1", "2", "3"])]
+        strategy_rows(["pass"], 4)[0], PROBLEM, [sample(n, a) for n, a in enumerate(["42", "1", "2", "3"])], JUDGING
     )
     assert (found.row, found.correct, found.spent, found.winner) == ("pass@2 (oracle)", 0.5, 20, None)
     assert found.rule == "1 of 4 are right"
 
 
 def test_greedy_is_its_own_sample() -> None:
-    [found] = decisions(only("greedy"), PROBLEM, [sample(0, "42", 12, 3.0)])
+    [found] = decisions(only("greedy"), PROBLEM, [sample(0, "42", 12, 3.0)], JUDGING)
     assert (found.row, found.winner, found.correct, found.spent, found.seconds) == ("greedy", "42", 1.0, 12, 3.0)
 
 
 def test_a_saved_decision_comes_back_and_is_held_against_the_key_again() -> None:
     [found] = judged("vote:n=4:stop=none", "42", "42", "41", "7")
-    assert saved_decision(only("vote:n=4:stop=none"), PROBLEM, found.json()) == found
+    assert (found.right, found.wrong) == ((10, 20), (30, 40))
+    back = saved_decision(only("vote:n=4:stop=none"), PROBLEM, found.json(), JUDGING)
+    assert back == replace(found, right=(), wrong=())
     other = SuiteProblem("p", "6 * 7?", "41")
-    assert saved_decision(only("vote:n=4:stop=none"), other, found.json()).correct == 0.0
+    assert saved_decision(only("vote:n=4:stop=none"), other, found.json(), Judging(Suite("o", (other,)))).correct == 0.0
