@@ -172,7 +172,8 @@ RUNS = (
     )),
     Runs("dsr.bench.speed/1", ("bench speed --json nano {w}/q4.gguf --pp 16 --tg 4 --vote 1 -r 2 --threads 1",)),
     Runs("dsr.bench.quality/1", ("bench quality --json {w}/q4.gguf --against nano --chunks 1",)),
-    Runs("dsr.bench.reason/1", ("bench reason --json nano --limit 1 --samples 2 --max-tokens 100",)),
+    Runs("dsr.bench.reason/1", ("bench reason --json nano --limit 1 --samples 2 --max-tokens 100 --alone 1",)),
+    Runs("dsr.bench.reason.suites/1", ("bench reason --json --list-suites",), quick=True),
     Runs("dsr.bench.experts/1", ("bench experts --json nano --limit 1 --max-tokens 40 --keep 50%",)),
     Runs("dsr.bench.all/1", (
         "bench all --json nano --recipes q4_0 --allow-requantize --limit 1 --chunks 1 --max-tokens 40"

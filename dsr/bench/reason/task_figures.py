@@ -30,7 +30,7 @@ class TaskFigures:
         return {
             "task": self.task,
             "problems": self.problems,
-            "accuracy": {row: round(share, 6) for row, share in self.accuracy},
+            "by_row": {row: round(share, 6) for row, share in self.accuracy},
             "right_sample_tokens": None if self.right is None else round(self.right, 3),
             "wrong_sample_tokens": None if self.wrong is None else round(self.wrong, 3),
         }

@@ -260,4 +260,4 @@ def show_suites(console: Console) -> None:
     console.say(
         "gym: needs reasoning-gym. Settings follow the name: gym:gcd:max_value=50, errors:steps=4, passkey:words=3000"
     )
-    console.json("dsr.suites/1", {"suites": [asdict(each) for each in lines]})
+    console.json("dsr.bench.reason.suites/1", {"suites": [asdict(each) for each in lines]})
