@@ -35,6 +35,17 @@ _MOST = 1000  # questions of a task: the size that the worker gives to generator
 # 2026-11-30.
 LAPTOP: Mapping[str, Mapping[str, str]] = {
     "gsm_symbolic": {},
+    "chain_sum": {"max_terms": "4", "max_digits": "3"},
+    "basic_arithmetic": {"max_terms": "4", "max_digits": "2"},
+    "simple_equations": {"max_terms": "3", "max_value": "50"},
+    "lcm": {"max_value": "30"},
+    "products": {"max_digits": "3"},
+    "leg_counting": {"max_animals": "4", "max_instances": "6"},
+    "number_sorting": {"max_numbers": "5", "max_decimals": "1"},
+    "number_format": {},
+    "needle_haystack": {"max_num_statements": "30"},
+    "calendar_arithmetic": {},
+    "syllogism": {},
 }
 _SECONDS = 10.0  # for one answer
 _SECONDS_TO_MAKE = 120.0  # for the questions of a task; arc_agi and knight_swap take some seconds

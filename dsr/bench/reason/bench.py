@@ -145,7 +145,7 @@ class ReasonBench:
             "prediction": prediction_json(self.run),
             "rows": [score.json() for score in self.scores],
             "skipped": [{"row": label, "why": why} for label, why in self.skipped],
-            "alone": [score.json() for score in self.alone],
+            "ran_alone": [score.json() for score in self.alone],
             "tasks": [each.json() for each in self.tasks],
             "comparisons": [each.json() for each in self.comparisons],
             "judged": self.judged,

@@ -40,7 +40,7 @@ class PairedDifference:
     def json(self) -> dict[str, Any]:
         numbers = {"difference": self.mean, "low": self.low, "high": self.high}
         rounded = {name: round(value, 6) for name, value in numbers.items()}
-        return {"reference": self.reference, **rounded, "outcome": self.outcome}
+        return {"row": self.reference, **rounded, "outcome": self.outcome}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Comparison:
         return next((each for each in self.differences if each.reference == reference), None)
 
     def json(self) -> dict[str, Any]:
-        return {"row": self.row, "problems": self.problems, "against": [each.json() for each in self.differences]}
+        return {"row": self.row, "problems": self.problems, "references": [each.json() for each in self.differences]}
 
 
 def compare_rows(scores: Sequence[Score], decisions: Sequence[StrategyDecision]) -> tuple[Comparison, ...]:
