@@ -88,7 +88,8 @@ def alone_table(bench: ReasonBench) -> Table:
 
 def paired_table(bench: ReasonBench) -> Table:
     """Returns each row minus the references on the same questions, in points, with 95 % intervals."""
-    references = list(dict.fromkeys(each.reference for row in bench.comparisons for each in row.differences))
+    used = {each.reference for row in bench.comparisons for each in row.differences}
+    references = [name for name in (ONE_SAMPLE, GREEDY, best_vote(bench.scores)) if name in used]
     columns = (*left("strategy", "against one sample"), *right(*(f"minus {short(each)}" for each in references)))
     rows = []
     for row in bench.comparisons:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dsr.bench.reason.bench import ReasonRequest
-from dsr.bench.reason.tables import as_csv, as_markdown, conditions, title, warnings
+from dsr.bench.reason.tables import as_csv, as_markdown, conditions, outcomes, task_table, title, warnings
 from dsr.cli import app
 from dsr.models.sampling import SamplingRequest
 from dsr.store import paths
@@ -131,3 +131,83 @@ def test_a_bad_line_of_a_user_s_suite_ends_it_before_the_model_is_read(tmp_path:
     done = CliRunner().invoke(app, ["bench", "reason", "nano", "--suite", str(file)])
     assert done.exit_code == 2
     assert f"error: {file}, line 2: is not JSON" in " ".join(done.stderr.split())
+
+
+def test_each_strategy_alone_draws_the_same_samples_again(fake: Fake, request_: ReasonRequest) -> None:
+    request = replace(request_, strategies=("greedy", "direct", "vote:n=2:stop=none", "pass"), alone=2)
+    made = run(request)
+    assert [(score.row.label, score.problems) for score in made.alone] == [
+        ("greedy", 2), ("direct", 2), ("vote n=2 stop=none", 2),
+    ]  # fmt: skip
+    assert request.out is not None
+    alone = {line["id"]: line for line in saved(request, "alone-vote-n=2-stop=none")}
+    assert set(alone) == {"one", "two"}
+    shared = {(line["id"], line["sample"]): line for line in saved(request)}
+    for each in alone["two"]["drawn"]:
+        assert each["answer"] == shared["two", each["sample"]]["answer"]
+    opens = fake.opens
+    assert run(request).alone[2].tokens == made.alone[2].tokens and fake.opens == opens
+    page = as_markdown(made, "dsr bench reason fake:1b --alone 2")
+    assert "| strategy alone | problems | right | tokens | chain | seconds |" in page
+
+
+def test_one_strategy_s_gain_is_told(fake: Fake, request_: ReasonRequest) -> None:
+    made = run(replace(request_, strategies=("greedy", "direct", "vote:n=4:stop=none")))
+    assert outcomes(made) == ["cannot tell: greedy, vote 4"]
+    assert made.json()["comparisons"][0]["references"][0]["row"] == "direct"
+    assert "| strategy | against one sample | minus direct | minus greedy | minus vote 4 |" in as_markdown(made, "x")
+
+
+def test_the_length_of_right_and_of_wrong_samples(fake: Fake, request_: ReasonRequest) -> None:
+    made = run(replace(request_, strategies=("direct",)))
+    drawn = saved(request_)
+    right = [line["tokens"] for line in drawn if line["correct"]]
+    wrong = [line["tokens"] for line in drawn if not line["correct"]]
+    assert len(right) == 5 and len(wrong) == 7
+    [score] = made.scores
+    assert (score.right_length, score.wrong_length) == (sum(right) / 5, sum(wrong) / 7)
+    assert task_table(made).rows[-1][-2:] == (f"{sum(right) / 5:.0f}", f"{sum(wrong) / 7:.0f}")
+
+
+def test_choices_are_scored_without_drawing(tmp_path: Path) -> None:
+    command = ["bench", "reason", "nano", "--suite", "choices", "--score", "likelihood", "--limit", "3", "-t", "1"]
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out"), "--no-log", "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert [row["row"] for row in said["rows"]] == ["choice by letter", "choice by text", "choice by text per byte"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "likelihood.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 and all(len(line["letter"]) == len(line["text"]) == 4 for line in lines)
+    assert all(value < 0 for line in lines for value in (*line["letter"], *line["text"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--score", "likelihood"],
+            "nano: the question 777-214 has no choices, and --score likelihood compares choices",
+        ),
+        (["--score", "letters"], "--score is answers or likelihood, not 'letters'"),
+        (["--score", "likelihood", "--alone", "3"], "--score likelihood draws nothing"),
+        (["--suite", "gym:"], "gym: names no task"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsr.suites.gym.version", lambda: "0.1.25")
+    done = CliRunner().invoke(app, ["bench", "reason", "nano", *options])
+    assert done.exit_code == 2 and message in " ".join(done.stderr.split())
+
+
+def test_code_without_a_sandbox_is_refused_before_anything_is_drawn(
+    fake: Fake, request_: ReasonRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.confined.box.why_not", lambda: "this is a test")
+    with pytest.raises(Incompatible, match="no sandbox for untrusted commands: this is a test"):
+        run(replace(request_, suite="code", limit=1))
+    assert fake.opens == 0
+
+
+def test_the_suites_are_listed_without_a_model() -> None:
+    done = CliRunner().invoke(app, ["bench", "reason", "--list-suites"])
+    assert done.exit_code == 0 and "gym:laptop" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
