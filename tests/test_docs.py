@@ -247,7 +247,11 @@ def test_a_room_stands_above_those_it_imports() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    names = {re.split(r"[=<>]", dependency)[0] for dependency in project["dependencies"]}
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    names = {re.split(r"[=<>]", dependency)[0] for dependency in wanted}
     table = text_of("docs/architecture.md").split("## Dependencies")[1].split("\n## ")[0]
     rows = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
     explained = {name.split(" ")[0] for row in rows for name in row.split(", ")} - {"dependency", "---"}
