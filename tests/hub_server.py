@@ -60,13 +60,18 @@ class Repo:
     moved_to: str | None = None
     listed_digests: dict[str, str] = field(default_factory=dict)
     listed_sizes: dict[str, int] = field(default_factory=dict)
+    known_digests: dict[str, tuple[bytes, bool, str]] = field(default_factory=dict)
 
     def is_lfs(self, path: str) -> bool:
         return path.endswith((".gguf", ".safetensors")) if self.lfs is None else path in self.lfs
 
     def etag(self, path: str) -> str:
-        data = self.files[path]
-        return hashlib.sha256(data).hexdigest() if self.is_lfs(path) else git_blob_id(data)
+        data, large = self.files[path], self.is_lfs(path)
+        known = self.known_digests.get(path)
+        if known is None or known[0] is not data or known[1] != large:
+            known = data, large, hashlib.sha256(data).hexdigest() if large else git_blob_id(data)
+            self.known_digests[path] = known
+        return known[2]
 
     def xet_hash(self, path: str) -> str:
         """A third hash, of neither the file nor its pointer; the storage host uses it as ETag."""
@@ -415,7 +420,7 @@ class _Handler(BaseHTTPRequestHandler):
             if hub.take("wrong_range"):
                 start = max(0, start - 5)
         extra = b"x" * 100 if faults.longer_by else b""
-        body = data[start:stop] + extra
+        body = data[start:stop] + extra if extra else memoryview(data)[start:stop]
         self.send_response(status)
         tag = repo.xet_hash(path) if repo.xet and repo.is_lfs(path) else repo.etag(path)
         self.send_header("ETag", f'"{tag}"')
@@ -431,7 +436,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         return None if self.command == "HEAD" else self._send(body)
 
-    def _send(self, body: bytes) -> None:
+    def _send(self, body: bytes | memoryview) -> None:
         hub = self.hub
         cut, stall = hub.take_first(hub.faults.cut_after), hub.take_first(hub.faults.stall_after)
         if hub.gate is not None:

@@ -4,6 +4,9 @@ The layout is huggingface_hub's own, so dsr and other hub tools find each other'
 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache):
 
     models--org--name/blobs/<digest>                      the file itself, once
+    models--org--name/blobs/<digest>.incomplete           the first bytes of it, left by another hub tool
+    models--org--name/blobs/<digest>.ranges.incomplete    the bytes that dsr has received, maybe with holes
+    models--org--name/blobs/<digest>.ranges               which bytes are missing there
     models--org--name/snapshots/<commit>/<path>           a symbolic link to them
     models--org--name/refs/<revision>                     the commit that a branch or tag meant last
     .locks/models--org--name/<digest>.lock                held while a blob is written
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dsr.hub.ranges import RECORD, Hole, newest
 from dsr.models.gguf_names import check_file_name
 from dsr.models.references import check_repo
 from runtime.base.errors import VerificationFailed
@@ -51,6 +55,34 @@ class RemoteFile:
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class PartialPaths:
+    """The files of an unfinished download: its bytes, the records of those that are missing, and the `plain` partial
+    file of another hub tool, which has the first bytes."""
+
+    data: Path
+    records: Path
+    plain: Path
+
+
+def missing_of(paths: PartialPaths, size: int) -> tuple[int, list[Hole]]:
+    """The number of the newest record and the missing bytes of a file of `size` bytes. Reads the records.
+
+    Without a record, the bytes are the first ones of the file. More bytes than `size` are of another file.
+    """
+    place = paths.data if paths.data.is_file() else paths.plain
+    here = _size(place) or 0
+    if here > size or place.is_symlink():
+        return 0, [(0, size)] if size else []
+    found = None
+    if place == paths.data and paths.records.is_file():
+        with paths.records.open("rb") as file:
+            found = newest((file.read(RECORD), file.read(RECORD)), size)
+    number, holes = found or (0, [(here, size)] if here < size else [])
+    end = holes[-1][0] if holes and holes[-1][1] == size else size
+    return number, holes if end <= here else [(0, size)]
 
 
 def check_names(paths: Sequence[str]) -> None:
@@ -90,9 +122,14 @@ class RepoCache:
     def blob(self, file: RemoteFile) -> Path:
         return self.folder / "blobs" / file.digest
 
-    def partial(self, file: RemoteFile) -> Path:
-        """The file that holds the received bytes; the next pull resumes it."""
-        return self.folder / "blobs" / f"{file.digest}.incomplete"
+    def partial(self, file: RemoteFile) -> PartialPaths:
+        """The files that hold the received bytes; the next pull resumes them."""
+        blobs = self.folder / "blobs"
+        return PartialPaths(
+            blobs / f"{file.digest}.ranges.incomplete",
+            blobs / f"{file.digest}.ranges",
+            blobs / f"{file.digest}.incomplete",
+        )
 
     def lock(self, file: RemoteFile) -> Path:
         return self.root / ".locks" / self.folder.name / f"{file.digest}.lock"
@@ -131,11 +168,17 @@ class RepoCache:
 
     def cached_bytes(self, file: RemoteFile, commit: str) -> int:
         """How many bytes of a file are in the cache."""
-        return file.size if self.is_cached(file, commit) else min(_size(self.partial(file)) or 0, file.size)
+        if self.is_cached(file, commit):
+            return file.size
+        try:
+            _, holes = missing_of(self.partial(file), file.size)
+        except OSError:
+            return 0
+        return file.size - sum(stop - start for start, stop in holes)
 
     def keep(self, file: RemoteFile) -> None:
         """Give the complete and verified partial file its final name."""
-        os.replace(self.partial(file), self.blob(file))
+        os.replace(self.partial(file).data, self.blob(file))
 
     def link(self, file: RemoteFile, commit: str) -> Path:
         """Link the file into the snapshot and replace an older file there. Without symbolic links the blob is moved.

@@ -6,19 +6,22 @@ limits.py do not. What dsr takes from huggingface_hub stands in environment.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from dsr.hub import answers, environment, http, transfer
+from dsr.hub import answers, environment, http
 from dsr.hub.answers import RepoAnswer
 from dsr.hub.cache import Kind, RemoteFile, RepoCache, check_names
+from dsr.hub.connections import HERE, LOCKED, Begun, Connections, Waiting
 from dsr.hub.http import Client, Retries, RetryPolicy, Transient
 from dsr.hub.limits import NotUnderstood
-from dsr.hub.partial import write_error
+from dsr.hub.partial import Partial, write_error
+from dsr.hub.transfer import Download, most_sent
 from dsr.models.library import hub_cache_folder
 from dsr.models.references import check_repo
 from runtime.base.errors import DsrError, Gated, NetworkError, NotFound, UsageError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 # Few tries, so that a person who is offline waits only 1 + 2 seconds.
 _TRIES_FOR_THE_LISTING = 3
 _SECONDS_BEFORE_LOCK_NOTICE = 0.5
+_SECONDS_FOR_A_LOCK = 0.05  # a try; the other files go on between two of them
 _SECONDS_FOR_A_LISTING = 600  # 32 MiB at 55 kB/s
 # In some repositories with about 8,000 files the answer that names the commit lists only a part of them (docs/log.md,
 # 2026-11-30). The tree lists them all, page by page; a page has 1000 entries.
@@ -43,6 +47,7 @@ class Listing:
     """One revision of a repository. `repo` is the name that the user gave, `served_as` its present name on the hub.
 
     `sizes` maps each path to its bytes; `digests` to the SHA-256 or git blob id, None where the hub gives none.
+    `starts` keeps the first bytes of files that were read to decide: a download begins with them.
     """
 
     repo: str
@@ -51,6 +56,7 @@ class Listing:
     commit: str
     sizes: dict[str, int]
     digests: dict[str, str | None]
+    starts: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def file(self, path: str) -> RemoteFile:
         """Raises VerificationFailed when the name is unsafe, or size or digest are missing."""
@@ -116,22 +122,25 @@ class Hub:
         raise NotUnderstood(f"the list of files has more than {_MOST_PAGES} pages")
 
     def fetch(self, listing: Listing, path: str, listen: Listener = ignore) -> Path:
-        """Download one file into the cache, verify it, and return its path in the snapshot.
+        """`fetch_all` for one file."""
+        return self.fetch_all(listing, [path], listen)[0]
 
-        A cached file is not downloaded again, and a partial one is resumed. Raises the errors of transfer.fetch.
+    def fetch_all(self, listing: Listing, paths: Sequence[str], listen: Listener = ignore) -> list[Path]:
+        """Download files into the cache, verify them, and return their paths in the snapshot.
+
+        A cached file is not downloaded again, and a partial one is resumed. Raises NetworkError, VerificationFailed
+        after too many wrong contents, DoesNotFit on a full disk (received bytes are kept), and DsrError for a folder
+        that is not writable.
         """
-        file = listing.file(path)
-        cache = self.cache(listing.repo)
+        files, cache = [listing.file(path) for path in paths], self.cache(listing.repo)
+        missing = [file for file in dict.fromkeys(files) if not cache.is_cached(file, listing.commit)]
         try:
-            if cache.is_cached(file, listing.commit):
-                return cache.link(file, listing.commit)
-            self._require_network(listing.repo)
-            with self._locked(cache.lock(file), file, listen):
-                if not cache.is_cached(file, listing.commit):  # another pull may have finished it meanwhile
-                    self._transfer(listing, file, cache, listen)
-                return cache.link(file, listing.commit)
+            if missing:
+                self._require_network(listing.repo)
+                self._download(listing, missing, cache, listen)
+            return [cache.link(file, listing.commit) for file in files]
         except OSError as error:
-            raise write_error(cache.partial(file), error) from error
+            raise write_error(cache.blob(files[0]), error) from error
 
     def remember(self, listing: Listing) -> None:
         """Write the commit of the revision into the cache, after its files are there."""
@@ -141,43 +150,76 @@ class Hub:
         except OSError as error:
             raise write_error(cache.reference(listing.revision), error) from error
 
-    def _transfer(self, listing: Listing, file: RemoteFile, cache: RepoCache, listen: Listener) -> None:
-        with Client(self.policy) as client:
-            transfer.fetch(
-                client,
+    def _download(self, listing: Listing, files: Sequence[RemoteFile], cache: RepoCache, listen: Listener) -> None:
+        """Download files, each under the lock that every hub tool takes before it writes this blob."""
+        held: dict[RemoteFile, Any] = {}
+        noticed = time.monotonic() + _SECONDS_BEFORE_LOCK_NOTICE
+
+        def begin(file: RemoteFile, tell: Listener) -> Begun:
+            nonlocal noticed
+            lock = _lock(cache.lock(file))
+            if lock is None:
+                if time.monotonic() >= noticed:
+                    noticed = float("inf")
+                    tell(Notice(f"{file.name}: another program downloads this file; waiting until it ends"))
+                return LOCKED
+            if cache.is_cached(file, listing.commit):  # another program has finished it meanwhile
+                lock.__exit__(None, None, None)
+                return HERE
+            held[file] = lock
+            out = Partial(cache.partial(file), file)
+            if not out.received:
+                out.seed(listing.starts.get(file.path, b""))
+            return Download(
                 self._url(listing, file),
                 self._headers(),
                 file,
-                cache.partial(file),
-                error_of=lambda response: self._refusal(listing.repo, listing.revision, response, file.path),
-                policy=self.policy,
-                listen=listen,
+                out,
+                lambda response: self._refusal(listing.repo, listing.revision, response, file.path),
+                Retries(file.name, self.policy, tell),
+                tell,
             )
-        cache.keep(file)
+
+        def finish(download: Download) -> None:
+            download.out.finish()
+            cache.keep(download.file)
+            cache.link(download.file, listing.commit)
+            held.pop(download.file).__exit__(None, None, None)
+
+        waiting = [Waiting(partial(begin, file), file.size, cache.cached_bytes(file, listing.commit)) for file in files]
+        try:
+            Connections(waiting, finish, self.policy, listen).run()
+        finally:
+            for lock in held.values():
+                lock.__exit__(None, None, None)
 
     def first_bytes(self, listing: Listing, path: str, length: int, listen: Listener = ignore) -> bytes:
         """The first `length` bytes of a file, by a Range request; fewer when the file is shorter."""
         file = listing.file(path)
+        here = listing.starts.get(path, b"")
+        if len(here) >= min(length, file.size):
+            return here[:length]
         self._require_network(listing.repo)
         retries = Retries(file.name, self._short_policy(), listen)
-        headers = {**self._headers(), "Range": f"bytes=0-{length - 1}", "Accept-Encoding": "identity"}
+        headers = {**self._headers(), "Range": f"bytes={len(here)}-{length - 1}", "Accept-Encoding": "identity"}
         while True:
             try:
                 with (
                     http.connecting(self.policy),
                     Client(self.policy) as client,
-                    client.get(self._url(listing, file), headers, most=transfer.most_sent(length)) as response,
+                    client.get(self._url(listing, file), headers, most=most_sent(length)) as response,
                 ):
                     if failure := http.refused(response):
                         raise failure
                     if response.status_code not in (200, 206):
                         raise self._refusal(listing.repo, listing.revision, response, path)
-                    data = bytearray()
+                    data = bytearray(here if response.status_code == 206 else b"")
                     for chunk in response.iter_bytes():
                         data += chunk
                         if len(data) >= length:
                             break
-                    return bytes(data[:length])
+                    listing.starts[path] = bytes(data[:length])
+                    return listing.starts[path]
             except Transient as failure:
                 retries.wait_after(failure)
 
@@ -229,7 +271,7 @@ class Hub:
         with (
             http.connecting(self.policy),
             Client(self.policy) as client,
-            client.get(address, headers, transfer.most_sent(answers.MOST_BYTES), _SECONDS_FOR_A_LISTING) as response,
+            client.get(address, headers, most_sent(answers.MOST_BYTES), _SECONDS_FOR_A_LISTING) as response,
         ):
             if failure := http.refused(response):
                 raise failure
@@ -276,22 +318,16 @@ class Hub:
             )
         return NetworkError(f"{what}: {self._host()} answers HTTP {status}", hint="check HF_ENDPOINT and the proxy")
 
-    @contextmanager
-    def _locked(self, lock: Path, file: RemoteFile, listen: Listener) -> Iterator[None]:
-        """Hold the lock that every hub tool takes before it writes this blob. A notice says if another has it."""
-        weak_lock = environment.library().utils.WeakFileLock
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            held = weak_lock(lock, timeout=_SECONDS_BEFORE_LOCK_NOTICE)
-            held.__enter__()
-        except TimeoutError:
-            listen(Notice(f"{file.name}: another program downloads this file; waiting until it ends"))
-            held = weak_lock(lock)
-            held.__enter__()
-        try:
-            yield
-        finally:
-            held.__exit__(None, None, None)
+
+def _lock(path: Path) -> Any:
+    """Take the lock that every hub tool takes before it writes a blob; None if another program has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = environment.library().utils.WeakFileLock(path, timeout=_SECONDS_FOR_A_LOCK)
+    try:
+        held.__enter__()
+    except TimeoutError:
+        return None
+    return held
 
 
 def from_environment(listen: Listener = ignore) -> Hub:

@@ -54,10 +54,12 @@ class Transient(Exception):
     """A failure after which another try makes sense.
 
     `wait` are the seconds that the server asks for. `tries` is the number of tries, if it is not the policy's.
+    `busy`: the server is there, and refuses for now.
     """
 
-    def __init__(self, reason: str, wait: float | None = None, tries: int | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, tries: int | None = None, *, busy: bool = False) -> None:
         super().__init__(reason)
+        self.busy = busy
         self.reason = reason
         self.wait = wait
         self.tries = tries
@@ -250,7 +252,7 @@ def busy(status: int, headers: Mapping[str, str]) -> Transient | None:
     if status not in _BUSY:
         return None
     reason = "too many requests (HTTP 429)" if status == 429 else f"the server answers HTTP {status}"
-    return Transient(reason, _wait_of(headers))
+    return Transient(reason, _wait_of(headers), busy=True)
 
 
 def refused(response: Response) -> Transient | None:

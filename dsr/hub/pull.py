@@ -25,6 +25,7 @@ from dsr.hub.select_files import (
     included,
     smaller_model,
 )
+from dsr.models.cache_scan import size_on_disk
 from dsr.models.gguf_names import QuantChoice, choose_files, is_model_file, quant_of, quants_in
 from dsr.models.references import Reference
 from quant.sources.shards import read_bytes
@@ -38,7 +39,7 @@ from runtime.base.errors import (
     UsageError,
     VerificationFailed,
 )
-from runtime.base.events import Event, Listener, Progress, ignore
+from runtime.base.events import Listener, ignore
 from runtime.base.shard_names import check_shards
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
@@ -146,10 +147,7 @@ def download(plan: PullPlan, hub: Hub, listen: Listener = ignore) -> tuple[Path,
     """Download the missing files and return the paths of all files in the cache. Raises the errors of `Hub.fetch`."""
     if plan.listing is None:
         return tuple(plan.destination.joinpath(*file.path.split("/")) for file in plan.files)
-    progress = _OverallProgress(plan, listen)
-    places = []
-    for file in plan.files:
-        places.append(hub.fetch(plan.listing, file.path, progress.listener_for(file)))
+    places = hub.fetch_all(plan.listing, [file.path for file in plan.files], listen)
     hub.remember(plan.listing)
     return tuple(places)
 
@@ -164,31 +162,6 @@ def check_space(plan: PullPlan) -> None:
         )
 
 
-class _OverallProgress:
-    """Adds a progress bar for all files to the bars of the single files, if there are several to download."""
-
-    def __init__(self, plan: PullPlan, listen: Listener) -> None:
-        self._listen = listen
-        fetching = [file for file in plan.files if file.missing]
-        self._item = f"all {len(fetching)} files" if len(fetching) > 1 else None
-        self._total = sum(file.size for file in fetching)
-        self._done: int = sum(file.here for file in fetching)
-
-    def listener_for(self, file: PlannedFile) -> Listener:
-        """The listener for the download of one file. Files are downloaded one after the other."""
-        if not file.missing:
-            return self._listen
-        others = self._done - file.here
-        self._done = others + file.size
-
-        def hear(event: Event) -> None:
-            self._listen(event)
-            if self._item and isinstance(event, Progress) and event.job == "downloading":
-                self._listen(Progress(event.job, self._item, others + event.done, self._total, "bytes"))
-
-        return hear
-
-
 def plan_from_cache(request: PullRequest, cache: RepoCache) -> PullPlan:
     """The plan without a network. Raises NetworkError, which says what the cache has, if a file is missing."""
     hint = "to download it, unset HF_HUB_OFFLINE"
@@ -196,7 +169,7 @@ def plan_from_cache(request: PullRequest, cache: RepoCache) -> PullPlan:
     snapshot = cache.snapshot(commit) if commit else None
     sizes = _sizes_in(snapshot) if snapshot else {}
     if not commit or not snapshot or not sizes:
-        part = sum(path.stat().st_size for path in cache.folder.glob("blobs/*.incomplete"))
+        part = sum(map(size_on_disk, cache.folder.glob("blobs/*.incomplete")))
         said = f"only a part of {ByteCount(part)}" if part else "nothing"
         raise NetworkError(f"dsr is offline (HF_HUB_OFFLINE), and {said} of {cache.repo} is in the cache", hint=hint)
     try:

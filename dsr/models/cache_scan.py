@@ -148,12 +148,13 @@ def _model(
     entry = load().entry_for_repo(repo)
     short = entry.name if entry and entry.gguf.casefold() == repo.casefold() else repo
     digests = tuple(_digest(file) for file in files)
+    measure = size_on_disk if label == PARTIAL else _size
     return Model(
         path,
         files,
         name=f"{entry.describe() if entry else repo}, {label}",
         reference=f"{short}:{label}",
-        size=ByteCount(sum(file.stat().st_size for file in files if file.is_file())),
+        size=ByteCount(sum(measure(file) for file in files if file.is_file())),
         kind="safetensors" if label == ORIGINAL else "gguf",
         repo=repo,
         revision=revision,
@@ -162,6 +163,16 @@ def _model(
         digests=digests if all(digests) else (),
         problem=problem,
     )
+
+
+def size_on_disk(file: Path) -> int:
+    """The bytes that a file takes; less than its size where it has holes, as a partial download may have."""
+    found = file.stat()
+    return min(found.st_size, getattr(found, "st_blocks", found.st_size) * 512)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _digest(file: Path) -> str:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsr.models.cache_scan import hub_cache_folder
+from dsr.models.cache_scan import hub_cache_folder, size_on_disk
 from dsr.models.model import Model
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.types import ByteCount
@@ -44,7 +44,7 @@ def plan_removal(model: Model) -> RemovalPlan:
     targets = {file.resolve() for file in model.files if file.is_symlink()} - still_used
     blobs = sorted(path for path in targets if path.parent == inside / "blobs" and path.is_file())
     plain = [file for file in model.files if not file.is_symlink() and file.is_file()]
-    freed = ByteCount(sum(path.stat().st_size for path in (*blobs, *plain)))
+    freed = ByteCount(sum(map(size_on_disk, (*blobs, *plain))))
     # Blobs first: a kill then leaves a broken link, which `dsr list` shows, and no hidden file that takes space.
     return RemovalPlan(model, (*blobs, *model.files), freed)
 

@@ -230,8 +230,8 @@ def test_a_bar_for_all_counts_what_earlier_pulls_left(server: HubServer, hub: Hu
     request = PullRequest(parse("org/split:Q4_K_M"))
     cache, listing = hub.cache("org/split"), hub.listing("org/split")
     partial = cache.partial(listing.file(SPLIT[2]))
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(b"c" * 30_000)
+    partial.plain.parent.mkdir(parents=True)
+    partial.plain.write_bytes(b"c" * 30_000)
     planned = plan(request, hub, 0)
     assert (planned.size, planned.missing) == (180_000, 150_000)
     moves: list[Event] = []
@@ -300,8 +300,8 @@ def test_offline_a_whole_model_is_enough_and_a_part_is_not(server: HubServer, hu
 
 def test_offline_with_a_partial_says_how_much_is_here(hub: Hub) -> None:
     partial = hub.cache("org/nano").partial(hub.listing("org/nano").file("nano-Q8_0.gguf"))
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(NANO[:2_097_152])
+    partial.plain.parent.mkdir(parents=True)
+    partial.plain.write_bytes(NANO[:2_097_152])
     with pytest.raises(NetworkError, match=r"and only a part of 2.00 MiB of org/nano is in the cache"):
         plan(PullRequest(parse("org/nano")), replace(hub, offline=True), 0)
 

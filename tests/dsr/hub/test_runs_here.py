@@ -96,8 +96,8 @@ def test_other_kinds_of_files_are_named_before_the_download(hub: Hub) -> None:
 
 def test_a_download_that_began_goes_on_without_another_look_at_the_header(server: HubServer, hub: Hub) -> None:
     partial = hub.cache("org/newer").partial(hub.listing("org/newer").file("m-Q8_0.gguf"))
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(SOUND[:1000])
+    partial.plain.parent.mkdir(parents=True)
+    partial.plain.write_bytes(SOUND[:1000])
     planned = plan(PullRequest(parse("org/newer:Q8_0")), hub, 8 * GIB)
     assert planned.files[0].here == 1000
     assert not server.ranges()
