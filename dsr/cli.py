@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from dsr import __version__
 from dsr.commands import register
+from dsr.commands.grouped_help import GroupedGroup, with_grouped_help
 from dsr.commands.words import hint_for_option, translated
 from dsr.ui import interrupts, streams
 from runtime.base.disk_errors import shortage
@@ -30,7 +30,7 @@ dsr runs reasoning models on your own machine.
 All commands: dsr --help"""
 
 
-class Boundary(TyperGroup):
+class Boundary(GroupedGroup):
     """The one place that turns errors into a line and an exit code. `DSR_DEBUG=1` shows the traceback.
 
     dsr's own errors say what happened. An error of a library is shown in one line only if the system lacks something.
@@ -139,6 +139,7 @@ def dsr(
 
 
 register(app)
+with_grouped_help(app)
 
 
 def main() -> None:

@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result: no progress, no notes.")]
+# The groups of options in the help of a command with many of them.
+ANSWER = "Answer"
+THINKING = "Thinking"
+VOTES = "Votes and strategies"
+MEMORY = "Model and memory"
+OUTPUT = "Output"
+
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+QuietOpt = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only the result: no progress, no notes.", rich_help_panel=OUTPUT)
+]
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ModelArg = Annotated[
     str,
@@ -25,7 +34,11 @@ SuiteOpt = Annotated[
 
 KvFullOpt = Annotated[
     bool,
-    typer.Option("--kv-full", help="Cache all tokens in sliding-window layers, too. Default: only the window."),
+    typer.Option(
+        "--kv-full",
+        help="Cache all tokens in sliding-window layers, too. Default: only the window.",
+        rich_help_panel=MEMORY,
+    ),
 ]
 
 FromDiskOpt = Annotated[
@@ -34,6 +47,7 @@ FromDiskOpt = Annotated[
         "--from-disk",
         metavar="auto|off",
         help="Run a model that is larger than memory from the disk (auto), or refuse it (off). Linux only.",
+        rich_help_panel=MEMORY,
     ),
 ]
 
@@ -44,6 +58,7 @@ ThinkOpt = Annotated[
         "--think/--no-think",
         show_default=False,
         help="Think before answering, or answer at once. Default: the model decides.",
+        rich_help_panel=THINKING,
     ),
 ]
 EffortOpt = Annotated[
@@ -52,6 +67,7 @@ EffortOpt = Annotated[
         "--effort",
         metavar="LEVEL",
         help="How much to think: minimal, low, medium, high or max, if the model knows it. Default: the model's.",
+        rich_help_panel=THINKING,
     ),
 ]
 ThinkBudgetOpt = Annotated[
@@ -61,11 +77,13 @@ ThinkBudgetOpt = Annotated[
         min=0,
         metavar="N",
         help="Maximum thinking tokens; then the model must answer. Default: no limit.",
+        rich_help_panel=THINKING,
     ),
 ]
 SlotsOpt = Annotated[int, typer.Option("--slots", min=1, max=255, metavar="N", help="Answers generated in parallel.")]
 ThreadsOpt = Annotated[
-    int | None, typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads. Default: measured.")
+    int | None,
+    typer.Option("--threads", "-t", min=1, metavar="N", help="CPU threads. Default: measured.", rich_help_panel=MEMORY),
 ]
 
 # Where else a result goes.
@@ -76,7 +94,10 @@ MarkdownOpt = Annotated[
 LoraOpt = Annotated[
     list[str] | None,
     typer.Option(
-        "--lora", metavar="FILE[:SCALE]", help="LoRA adapter (GGUF) for this model. Repeatable. Default: none, scale 1."
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="LoRA adapter (GGUF) for this model. Repeatable. Default: none, scale 1.",
+        rich_help_panel=MEMORY,
     ),
 ]
 RopeOpt = Annotated[
@@ -85,5 +106,6 @@ RopeOpt = Annotated[
         "--rope",
         metavar="yarn[:FACTOR]",
         help="Scale positions for texts beyond the trained length. Default: no scaling.",
+        rich_help_panel=MEMORY,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,11 +10,11 @@ from typing import Any, cast, get_args
 
 from dsr.chat.asked import DEFAULT, check_known, effort_line, effort_of, kept_line
 from dsr.chat.conversation import Conversation
-from dsr.models.sampling import SETTINGS, breakers_of, logit_bias_of, option_name, sampling_words
+from dsr.models.sampling import SETTINGS, breakers_of, logit_bias_of, option_name, option_value, sampling_words
 from dsr.store.settings import Thinking
 from dsr.ui.console import Console
 from runtime.base.errors import UsageError
-from runtime.base.types import SamplingParams, out_of_range
+from runtime.base.types import SamplingParams, out_of_range, range_text
 from runtime.engine.prompt_options import PromptOptions
 
 
@@ -33,6 +34,7 @@ SETTABLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max-tokens": ("max_tokens", int),
     "think-budget": ("think_budget", int),
 }
+_WIDTH = max(map(len, SETTABLE))
 _ADVISERS = {"catalogue": "the catalogue", "model file": "the model file", "default": "llama.cpp"}
 _LIMITS = ("max-tokens", "think-budget")  # may be "off"
 
@@ -104,31 +106,66 @@ class Controls:
         self._options.sampling = asked
 
     def set(self, text: str) -> None:
-        """/set: the name of an option and its value. Raises UsageError."""
+        """/set: the name of an option and its value; reset: all of them; alone: what there is. Raises UsageError."""
         name, _, value = text.partition(" ")
         value = value.strip()
+        if name in ("", "reset"):
+            self._reset() if name else self._list()
+            return
         if name == "thinking":
             if value not in get_args(Thinking):
                 raise UsageError(f"/set thinking takes {', '.join(get_args(Thinking))}, not {value!r}")
             self._options.shown = cast(Thinking, value)
-        elif name in SETTABLE:
-            field, read = SETTABLE[name]
-            back = value == "default" or (value == "off" and name in _LIMITS)
-            hint = f"for the model's recommendation: /set {name} default" if field in SETTINGS else None
-            try:
-                wanted = None if back else read(value)
-            except ValueError:
-                off = ", or off" if name in _LIMITS else ""
-                raise UsageError(f"/set {name} takes a number{off}, not {value!r}", hint=hint) from None
-            if isinstance(wanted, int | float) and (complaint := out_of_range(field, wanted)):
-                raise UsageError(f"{name} {complaint}", hint=hint)
-            self._sample(**{field: wanted})
-        else:
+        elif name not in SETTABLE:
+            near = difflib.get_close_matches(name, (*SETTABLE, "thinking"), n=1)
             raise UsageError(
-                f"/set does not know {name!r}" if name else "/set needs a name and a value",
-                hint=f"/set NAME VALUE with one of {', '.join(SETTABLE)}, thinking",
+                f"/set does not know {name!r}",
+                hint=f"did you mean {near[0]}?" if near else "/set alone lists the names",
             )
+        elif not value:
+            self._console.say(self._line(name), style="plain", hang=_WIDTH + 1)
+            return
+        else:
+            self._set(name, value)
         self._console.say(f"{name} = {value}")
+
+    def names(self, before: str) -> tuple[str, ...]:
+        """The arguments of /set: a name, then what it takes besides a number."""
+        if not before:
+            return (*SETTABLE, "thinking", "reset")
+        if before == "thinking":
+            return get_args(Thinking)
+        return ("default", "off") if before in _LIMITS else ("default",) if before in SETTABLE else ()
+
+    def _set(self, name: str, value: str) -> None:
+        field, read = SETTABLE[name]
+        back = value == "default" or (value == "off" and name in _LIMITS)
+        hint = f"for the model's recommendation: /set {name} default" if field in SETTINGS else None
+        try:
+            wanted = None if back else read(value)
+        except ValueError:
+            off = ", or off" if name in _LIMITS else ""
+            raise UsageError(f"/set {name} takes a number{off}, not {value!r}", hint=hint) from None
+        if isinstance(wanted, int | float) and (complaint := out_of_range(field, wanted)):
+            raise UsageError(f"{name} {complaint}", hint=hint)
+        self._sample(**{field: wanted})
+
+    def _reset(self) -> None:
+        self._sample(**dict.fromkeys(field for field, _ in SETTABLE.values()))
+        self._console.say(f"sampling: {self.sampling()}")
+
+    def _list(self) -> None:
+        for name in SETTABLE:
+            self._console.say(self._line(name), style="plain", hang=_WIDTH + 1)
+        self._console.say(
+            f"{'thinking':{_WIDTH}} {self._options.shown} ({', '.join(get_args(Thinking))})", style="plain"
+        )
+
+    def _line(self, name: str) -> str:
+        """The value in force and the range of an option."""
+        field, _ = SETTABLE[name]
+        allowed = f" ({range_text(field)})" if range_text(field) else ""
+        return f"{name:{_WIDTH}} {option_value(getattr(self._conversation.params, field))}{allowed}"
 
     def sampling(self) -> str:
         """The sampling in use, and the recommendation where it differs."""

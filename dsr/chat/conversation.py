@@ -56,7 +56,7 @@ class Reply:
 
     `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: what was lost. `run`
     compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out. `asked`: how the
-    prompt asked for the answer. `disk`: for a model that runs from the disk.
+    prompt asked for the answer. `disk`: for a model that runs from the disk. `seed`: of the first sample.
     """
 
     completion: Completion
@@ -72,6 +72,7 @@ class Reply:
     forgotten: Forgotten = NOTHING
     asked: PromptOptions = field(default_factory=PromptOptions)
     disk: ReplyFromDisk | None = None
+    seed: int = 0
 
     @property
     def drawn(self) -> int:
@@ -239,6 +240,7 @@ class Conversation:
             forgotten=self.forgotten,
             asked=self.asked,
             disk=self._from_disk(before, in_prompt),
+            seed=self.params.seed,
         )
         self.last = replace(reply, run=self._compared(reply))
         if self.last.drew_something:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
+from dsr.chat.completion import Command, candidates
 from dsr.chat.record import Record
 from dsr.store import paths
 from dsr.ui.interrupts import is_ending
@@ -17,11 +19,22 @@ from dsr.ui.interrupts import is_ending
 BLOCK = '"""'
 
 
-def line_editor(record: Record, commands: list[str]) -> PromptSession[str]:
+class _Completer(Completer):
+    def __init__(self, commands: Mapping[str, Command]) -> None:
+        self._commands = commands
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
+        for each in candidates(document.text_before_cursor, self._commands):
+            yield Completion(each.text, start_position=-each.replaced, display=each.shown)
+
+
+def line_editor(record: Record, commands: Mapping[str, Command]) -> PromptSession[str]:
     return PromptSession(
         history=_input_history() if record.keeps else InMemoryHistory(),
-        completer=WordCompleter(commands, sentence=True),
+        completer=_Completer(commands),
         complete_while_typing=False,
+        enable_open_in_editor=True,  # Ctrl-X Ctrl-E
+        tempfile_suffix=".md",
         # Where stdout goes into a file, the prompt must not.
         output=create_output(always_prefer_tty=True),
     )
@@ -29,7 +42,7 @@ def line_editor(record: Record, commands: list[str]) -> PromptSession[str]:
 
 def first_message(record: Record) -> str | None:
     """The first message, before a model is open; None at the end of input."""
-    read = line_editor(record, []).prompt
+    read = line_editor(record, {}).prompt
     while not is_ending():
         try:
             if (text := read_message(read)).strip():

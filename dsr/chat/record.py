@@ -15,9 +15,10 @@ from dsr.chat.summary import forgotten_json, tally_json
 from dsr.chat.tools.rounds import Round
 from dsr.chat.turns import before_last_question, finished
 from dsr.store.conversations import Conversations, Turn
-from dsr.ui.console import Console
+from dsr.ui.console import Console, one_line
+from dsr.ui.text import truncate_middle
 from runtime.base.errors import DsrError, NotFound
-from runtime.base.types import Message
+from runtime.base.types import Message, counted
 from runtime.strategies.strategy import stored_name
 
 
@@ -32,16 +33,28 @@ class Earlier:
     forgotten: Forgotten = NOTHING
 
 
-def latest(path: Path) -> Earlier:
-    """The last conversation kept at `path`. Raises NotFound when there is none."""
-    kept = None
+def kept_conversation(path: Path, number: int | None = None, *, other_than: int | None = None) -> Earlier:
+    """The conversation of that number kept at `path`; the latest one for None, but not `other_than`.
+
+    Raises NotFound when there is none.
+    """
+    found = None
     if path.exists():
         with Conversations(path) as store:
-            kept = store.latest()
-    if kept is None:
-        raise NotFound("there is no kept conversation to resume", hint="start one: dsr chat")
-    messages = tuple(finished([turn.message for turn in kept.turns if turn.role != "system"]))
-    return Earlier(kept.id, kept.model, kept.system, messages, _forgotten(kept.turns, messages))
+            latest = (each.id for each in store.list(2) if each.id != other_than)
+            number = number if number is not None else next(latest, None)
+            found = store.get(number) if number is not None else None
+    if found is None:
+        which = f"no conversation {number}" if number is not None else "no kept conversation to resume"
+        raise NotFound(f"there is {which}", hint="start one: dsr chat")
+    messages = tuple(finished([turn.message for turn in found.turns if turn.role != "system"]))
+    return Earlier(found.id, found.model, found.system, messages, _forgotten(found.turns, messages))
+
+
+def resumed_line(earlier: Earlier) -> str:
+    """'continuing with 4 messages, begun by: How far is the moon?'."""
+    begun = f", begun by: {truncate_middle(one_line(earlier.messages[0].content), 40)}" if earlier.messages else ""
+    return f"continuing with {counted(len(earlier.messages), 'message')}{begun}"
 
 
 def _forgotten(turns: Sequence[Turn], messages: Sequence[Message]) -> Forgotten:
@@ -160,6 +173,7 @@ def _stats(reply: Reply) -> dict[str, Any]:
         "answer_tokens": done.answer_tokens,
         "tokens_per_second": round(reply.tokens_per_second, 2),
         "finish_reason": done.finish_reason,
+        "seed": (reply.seed + done.sample) % 2**32,
     }
     if reply.asked.effort is not None:
         stats["effort"] = reply.asked.effort

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import get_args
 
-from dsr.chat.asked import effort_line, kept_line
-from dsr.chat.controls import SETTABLE, Controls
+from dsr.chat.choices import Choices
+from dsr.chat.completion import FILES, Command
+from dsr.chat.controls import Controls
 from dsr.chat.conversation import Conversation
-from dsr.chat.conversation_file import read_conversation, write_conversation
 from dsr.chat.experts import Experts
+from dsr.chat.external_editor import edited
+from dsr.chat.facts import Facts
 from dsr.chat.given_files import with_files
+from dsr.chat.keeping import Keeping
 from dsr.chat.line_editor import BLOCK, is_command, line_editor, read_message
-from dsr.chat.options import NAME_WIDTH, on_full_of, strategy_notes, table
-from dsr.chat.record import Record
-from dsr.chat.summary import stats_line, why_lines
+from dsr.chat.mentioned_files import mentions
+from dsr.chat.record import Earlier, Record, resumed_line
 from dsr.chat.tools.calls import Toolbox
-from dsr.chat.tools.command import tools_command
 from dsr.chat.tools.rounds import Round, answer_in_rounds
 from dsr.chat.turns import before_last_question
 from dsr.loading.options import OFF, experts_request
 from dsr.models import library
 from dsr.models.model import Model
-from dsr.models.thinking_facts import switch_text, system_text
+from dsr.store.settings import OnFull
 from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import is_ending
 from runtime.base.errors import DoesNotFit, DsrError, UsageError, WeightsLost
@@ -32,7 +33,6 @@ from runtime.base.events import Event
 from runtime.base.run import Stop
 from runtime.base.texts import read_text
 from runtime.base.types import listed
-from runtime.strategies.strategy import Strategy, find
 
 
 class Repl:
@@ -60,34 +60,90 @@ class Repl:
         self._leaving = False
         self._controls = Controls(conversation, console, self._ask_with_files)
         self._files: list[Path] = []  # of the next question
-        self._commands: dict[str, tuple[str, Callable[[str], None]]] = {
-            "/help": ("this list", self._help),
-            "/bye": ("leave (or Ctrl-D)", self._bye),
-            "/clear": ("forget the conversation so far", self._clear),
-            "/think": ("on, off, or a budget of N tokens", self._controls.think),
-            "/effort": (
+        self.resumed: Earlier | None = None  # a kept conversation that the next model continues
+        self._keeping = Keeping(conversation, console, record)
+        self._commands = self._command_table()
+
+    def _command_table(self) -> dict[str, Command]:
+        controls, keeping = self._controls, self._keeping
+        facts = Facts(self._conversation, self._console, controls)
+        choices = Choices(self._conversation, self._console, self._toolbox)
+        return {
+            "/help": Command("this list", self._help),
+            "/bye": Command("leave (or Ctrl-D)", self._bye),
+            "/clear": Command("forget the conversation so far", self._clear),
+            "/edit": Command("write a message in your editor, $EDITOR (or Ctrl-X Ctrl-E)", self._edit),
+            "/file": Command(
+                "FILE: add a text file to the next question; off removes all. Or write @FILE in a question",
+                self._file,
+                lambda _: (FILES,),
+            ),
+            "/retry": Command("answer the last question again, with another seed (or /regen)", self._regen),
+            "/copy": Command(
+                "copy the last answer; code: its last block of code; all: the conversation",
+                keeping.copy,
+                lambda before: () if before else ("code", "all"),
+            ),
+            "/think": Command(
+                "on, off, or a budget of N tokens", controls.think, lambda before: () if before else ("on", "off")
+            ),
+            "/effort": Command(
                 "LEVEL or default: how much to think; LEVEL QUESTION: for one question; alone: show it",
-                self._controls.effort,
+                controls.effort,
+                lambda before: () if before else (*self._conversation.loaded.chat_format.facts.efforts, "default"),
             ),
-            "/keep-thoughts": (
+            "/keep-thoughts": Command(
                 "on or off: earlier thoughts stay in the prompt; alone: show it",
-                self._controls.keep_thoughts,
+                controls.keep_thoughts,
+                lambda before: () if before else ("on", "off"),
             ),
-            "/system": ("set the system prompt; alone: remove it", self._system),
-            "/file": ("FILE: add a text file to the next question; off removes all", self._file),
-            "/set": (f"NAME VALUE, or NAME default: {', '.join(SETTABLE)}, thinking", self._controls.set),
-            "/show": ("the model and the settings in force", self._show),
-            "/stats": ("tokens and speed of the last answer; on or off to see them always", self._show_stats),
-            "/vote": ("N: draw N samples and answer with what most agree on; or off", self._vote),
-            "/strategy": ("NAME [KEY=VALUE ...]: how to think longer, or off; alone: list them", self._strategy),
-            "/tools": ("the tools, and which run without a question; forget NAME: ask again", self._tools),
-            "/why": ("how the last answer was chosen", self._why),
-            "/regen": ("answer the last question again, with another seed", self._regen),
-            "/save": ("FILE: write the conversation to a JSON file", self._save),
-            "/load": ("FILE: continue a conversation written by /save", self._load),
-            "/on-full": ("stop, forget or summary, when the context is full; alone: show it", self._set_on_full),
-            "/model": ("NAME: go on with another model", self._model),
-            "/experts": ("auto, TASK or off: load only the needed experts; alone: show it", self._choose_experts),
+            "/system": Command("set the system prompt; alone: remove it", self._system),
+            "/set": Command(
+                "NAME VALUE, or NAME default; reset: all of them; alone: names, values and ranges",
+                controls.set,
+                controls.names,
+            ),
+            "/raw": Command(
+                "on or off: show answers as the model writes them; alone: the last one",
+                facts.raw,
+                lambda before: () if before else ("on", "off"),
+            ),
+            "/show": Command("the model and the settings in force", facts.show),
+            "/stats": Command(
+                "tokens and speed of the last answer; on or off to see them always",
+                facts.stats,
+                lambda before: () if before else ("on", "off"),
+            ),
+            "/vote": Command(
+                "N: draw N samples and answer with what most agree on; or off",
+                choices.vote,
+                lambda before: () if before else ("8", "off"),
+            ),
+            "/strategy": Command(
+                "NAME [KEY=VALUE ...]: how to think longer, or off; alone: list them", choices.strategy, choices.names
+            ),
+            "/tools": Command(
+                "the tools, and which run without a question; forget NAME: ask again",
+                choices.tools,
+                lambda before: () if before else ("forget",),
+            ),
+            "/why": Command("how the last answer was chosen", facts.why),
+            "/history": Command("the kept conversations; TEXT: only those that contain it", keeping.history),
+            "/resume": Command("ID: go on with a kept conversation; alone: with the latest other one", self._resume),
+            "/export": Command("FILE: write the conversation as Markdown", keeping.export, lambda _: (FILES,)),
+            "/save": Command("FILE: write the conversation to a JSON file", keeping.save, lambda _: (FILES,)),
+            "/load": Command("FILE: continue a conversation written by /save", self._load, lambda _: (FILES,)),
+            "/on-full": Command(
+                "stop, forget or summary, when the context is full; alone: show it",
+                facts.set_on_full,
+                lambda before: () if before else get_args(OnFull),
+            ),
+            "/model": Command("NAME: go on with another model", self._model, _models_here),
+            "/experts": Command(
+                "auto, TASK or off: load only the needed experts; alone: show it",
+                self._choose_experts,
+                lambda before: () if before else ("auto", "off"),
+            ),
         }
 
     def run(self, read: Callable[[str], str] | None = None, *, first: str | None = None) -> Model | None:
@@ -95,7 +151,7 @@ class Repl:
 
         `first` was typed before.
         """
-        read = read or line_editor(self._record, list(self._commands)).prompt
+        read = read or line_editor(self._record, self._commands).prompt
         while not (self._leaving or is_ending()) and self._next_model is None:
             try:
                 said, first = read_message(read) if first is None else first, None
@@ -114,7 +170,7 @@ class Repl:
         if is_command(text):
             word, *others = text.split(maxsplit=1)
             rest = others[0] if others else ""
-            aliases = {"/?": "/help", "/exit": "/bye", "/quit": "/bye", "/retry": "/regen"}
+            aliases = {"/?": "/help", "/exit": "/bye", "/quit": "/bye", "/regen": "/retry"}
             name = aliases.get(word, word)
             if name not in self._commands:
                 near = difflib.get_close_matches(word, self._commands, n=1)
@@ -122,12 +178,25 @@ class Repl:
                 raise UsageError(
                     f"no command {word}", hint=f"{like}/help lists them; begin with a space to say it to the model"
                 )
-            self._commands[name][1](rest.strip())
+            self._commands[name].run(rest.strip())
             return
         self._ask_with_files(text.strip())
 
     def _ask_with_files(self, question: str) -> None:
-        self._ask(with_files(tuple(self._files), question) or "")
+        named = mentions(question)
+        for word in named.missing:
+            self._console.say(f"there is no file {word}: the question goes without it")
+        self._ask(with_files(tuple(dict.fromkeys((*self._files, *named.files))), question) or "")
+
+    def _edit(self, text: str) -> None:
+        message = edited(text)
+        if not message:
+            self._console.say("the message is empty; nothing is sent")
+            return
+        self._console.say(
+            f"> {one_line(message)}" if "\n" not in message else "\n".join(f"> {line}" for line in message.split("\n"))
+        )
+        self._ask_with_files(message)
 
     def _ask(self, question: str) -> None:
         if self._experts.before_question(question):
@@ -173,9 +242,11 @@ class Repl:
 
     def _help(self, _: str) -> None:
         width = max(map(len, self._commands))
-        for name, (what, _do) in self._commands.items():
-            self._console.say(f"{name:{width}} {what}", style="plain", hang=width + 1)
-        self._console.say(f"{BLOCK} begins and ends a message of several lines", style="plain")
+        for name, command in self._commands.items():
+            self._console.say(f"{name:{width}} {command.help}", style="plain", hang=width + 1)
+        self._console.say(
+            f"{BLOCK} begins and ends a message of several lines; Tab completes commands and @files", style="plain"
+        )
 
     def _bye(self, _: str) -> None:
         self._leaving = True
@@ -211,97 +282,6 @@ class Repl:
         if note := self._conversation.loaded.chat_format.system_note(text):
             self._console.say(note)
 
-    def _show(self, _: str) -> None:
-        conversation = self._conversation
-        loaded, params = conversation.loaded, conversation.params
-        think = {None: "the model's default", True: "on", False: "off"}[self._options.asked.thinking]
-        budget = f", at most {params.think_budget} tokens" if params.think_budget is not None else ""
-        rows = (
-            ("model", loaded.model.name),
-            ("file", str(loaded.model.path)),
-            *(("lora", f"{each.path}, scale {each.scale:g}") for each in loaded.adapters),
-            ("context", f"{loaded.backend.context} tokens"),
-            ("threads", str(loaded.threads)),
-            ("thinking", f"{think}{budget}; {self._options.shown}" if loaded.markers else "not marked by this model"),
-            (
-                "template",
-                f"{switch_text(loaded.chat_format.facts)}; system prompt {system_text(loaded.chat_format.facts)}",
-            ),
-            ("effort", effort_line(loaded.chat_format, self._options.asked)),
-            ("thoughts", f"earlier ones are {kept_line(loaded.chat_format, self._options.asked)}"),
-            ("sampling", self._controls.sampling()),
-            ("system", conversation.system or "none"),
-            ("turns", str(len(conversation.turns))),
-            ("on-full", self._on_full()),
-        )
-        for label, value in rows:
-            self._console.say(f"{label:9} {value}", style="plain", hang=10)
-
-    def _on_full(self) -> str:
-        """The choice for a full context, and the exchanges that were forgotten so far."""
-        forgotten = self._conversation.forgotten
-        if not forgotten.exchanges:
-            return self._options.on_full
-        instead = f"; their summary: {one_line(forgotten.summary)}" if forgotten.summary else ""
-        return f"{self._options.on_full}; the model does not see {forgotten}{instead}"
-
-    def _set_on_full(self, value: str) -> None:
-        if value:
-            self._options.on_full = on_full_of("/on-full", value)
-        self._console.say(f"on-full   {self._on_full()}", style="plain", hang=10)
-
-    def _show_stats(self, value: str) -> None:
-        if value in ("on", "off"):
-            self._options.stats = value == "on"
-            self._console.say(f"stats are {value}")
-        elif value:
-            raise UsageError("/stats takes on, off, or nothing")
-        elif self._conversation.last is None:
-            self._console.say("no answer yet")
-        else:
-            self._console.say(stats_line(self._conversation.last), style="plain")
-
-    def _vote(self, value: str) -> None:
-        if value != "off" and not (value.isdecimal() and len(value) < 10):
-            raise UsageError("/vote takes a number of samples, or off")
-        self._choose(None if value == "off" else find("vote").configured(n=int(value)))
-
-    def _strategy(self, text: str) -> None:
-        try:
-            name, *settings = shlex.split(text) or [""]
-        except ValueError:
-            raise UsageError("a quotation mark is missing") from None
-        if name:
-            self._choose(None if name == "off" else find(name).configured(settings))
-            return
-        self._console.say(f"now: {self._options.strategy or 'direct'}", style="plain")
-        for name, summary, known in table():
-            self._console.say(f"{name:{NAME_WIDTH}} {summary}", style="plain", hang=NAME_WIDTH + 1)
-            if known:
-                self._console.say(f"{'':{NAME_WIDTH}} {known}", hang=NAME_WIDTH + 1)
-
-    def _tools(self, text: str) -> None:
-        tools_command(text, self._toolbox, self._console)
-
-    def _choose(self, strategy: Strategy | None) -> None:
-        if self._toolbox is not None and strategy is not None and not strategy.plain:
-            raise UsageError("a vote never runs tools", hint="start dsr without --tools to draw several samples")
-        conversation = self._conversation
-        self._options.strategy = strategy
-        self._console.say(f"strategy: {strategy or 'direct'}")
-        for note in strategy_notes(strategy, conversation.loaded.backend, conversation.params):
-            self._console.say(note)
-
-    def _why(self, _: str) -> None:
-        last = self._conversation.last
-        if last is None:
-            self._console.say("no answer yet")
-        elif last.verdict is None:
-            self._console.say("it was the only sample; /vote 8 lets several agree")
-        else:
-            for line in why_lines(last.verdict):
-                self._console.say(line, style="plain", hang=2)
-
     def _regen(self, _: str) -> None:
         turns = self._conversation.turns
         before = len(before_last_question(turns))
@@ -313,22 +293,21 @@ class Repl:
             self._record.replace_last(question, rounds)
             self._keep_on_disk()
 
-    def _save(self, name: str) -> None:
-        if not name:
-            raise UsageError("/save needs a file name")
-        conversation, path = self._conversation, Path(name).expanduser()
-        write_conversation(path, conversation.reference, conversation.system, conversation.turns)
-        self._console.say(f"saved {len(conversation.turns)} messages to {path}")
-
     def _load(self, name: str) -> None:
-        if not name:
-            raise UsageError("/load needs a file name")
-        system, turns = read_conversation(Path(name).expanduser())
-        self._conversation.system = system
-        self._conversation.restart(turns)
+        count = self._keeping.load(name)
         self._experts.reset()
         self._begin_record()
-        self._console.say(f"continuing with {len(turns)} messages")
+        self._console.say(f"continuing with {count} messages")
+
+    def _resume(self, text: str) -> None:
+        earlier = self._keeping.earlier(text)
+        if earlier.model == self._conversation.reference:
+            self._keeping.resume(earlier)
+            self._files.clear()
+            self._experts.reset()
+            self._console.say(resumed_line(earlier))
+        else:
+            self._next_model, self.resumed = library.find(earlier.model), earlier
 
     def _model(self, name: str) -> None:
         if not name:
@@ -347,3 +326,7 @@ class Repl:
             self._console.say("all experts")
         else:
             self._console.say(self._experts.selection.line(), style="plain")
+
+
+def _models_here(before: str) -> list[str]:
+    return [] if before else [model.reference for model in library.installed() if model.kind == "gguf"]

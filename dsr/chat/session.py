@@ -16,7 +16,7 @@ from dsr.chat.forgetting import NOTHING, Forgotten
 from dsr.chat.given_files import with_files
 from dsr.chat.options import ChatOptions, edit_of, on_full_of, strategy_notes
 from dsr.chat.prompt_length import check_length
-from dsr.chat.record import Earlier, Record, latest
+from dsr.chat.record import Earlier, Record, kept_conversation, resumed_line
 from dsr.chat.summary import as_json
 from dsr.chat.tools.calls import Toolbox
 from dsr.chat.tools.config import ToolsRequest, check_alone
@@ -29,14 +29,13 @@ from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
 from dsr.store import paths
 from dsr.store.kept_states import KeptStates
 from dsr.store.settings import OnFull, Thinking
-from dsr.ui.console import Console, one_line, show_error
+from dsr.ui.console import Console, show_error
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
-from dsr.ui.text import truncate_middle
 from runtime.base.errors import DoesNotFit, DsrError, NotFound, UsageError
 from runtime.base.events import Event, Notice, Progress
 from runtime.base.run import Run, Stop
-from runtime.base.types import Message, counted
+from runtime.base.types import Message
 from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
 from runtime.strategies.strategy import USUAL_SAMPLES, Strategy
@@ -62,7 +61,8 @@ class ChatRequest:
 
     `default_model` is loaded where neither `model` nor a resumed conversation names one; without it, the embedded one.
     `on_full` None means "forget" in a conversation, also a resumed one, and "stop" for one question. `cache_limit`: the
-    most bytes on disk for caches of all kept conversations; None is the default.
+    most bytes on disk for caches of all kept conversations; None is the default. `resume_id`: the conversation to
+    `resume`; None is the latest.
     """
 
     model: str | None = None
@@ -78,6 +78,7 @@ class ChatRequest:
     threads: int | None = None
     reproducible: bool = False
     resume: bool = False
+    resume_id: int | None = None
     keep: bool = True
     cache_limit: int | None = None
     stats: bool = False
@@ -106,7 +107,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         from runtime.llama.constraint import check_grammar
 
         check_grammar(request.grammar)
-    earlier = latest(paths.conversations_file()) if request.resume else None
+    earlier = kept_conversation(paths.conversations_file(), request.resume_id) if request.resume else None
     name = request.model or (earlier.model if earlier else None) or request.default_model
     model = _find(name, request, earlier)
     prompt = with_files(request.files, request.prompt)
@@ -157,8 +158,7 @@ def _begin_record(record: Record, earlier: Earlier | None, model: Model, system:
         record.begin(model.absolute_reference, system)
         return
     record.resume(earlier, model.absolute_reference, system)
-    begun = f", begun by: {truncate_middle(one_line(earlier.messages[0].content), 40)}" if earlier.messages else ""
-    console.say(f"continuing with {counted(len(earlier.messages), 'message')}{begun}")
+    console.say(resumed_line(earlier))
 
 
 @dataclass(slots=True)
@@ -280,6 +280,8 @@ class _Session:
         from dsr.chat.repl import Repl
 
         present: Model | None = None
+        resumed: Earlier | None = None
+        before = turns, system
         said: str | None = None
         if experts.needs_question(model):
             self.console.say(f"{_HELP}; what you ask first decides which experts are loaded")
@@ -297,20 +299,27 @@ class _Session:
                         raise
                     show_error(error)
                     self.console.say(f"going on with {present.name}")
-                    model = present
+                    model, (turns, system), resumed = present, before, None
                     continue
                 if present is None and said is None:
                     self.console.say(_HELP)
                 elif present not in (None, model):
                     self.console.say(f"now with {model.name}")
-                    self.record.begin(model.absolute_reference, system, turns)
+                    if resumed is not None:
+                        self.record.resume(resumed, model.absolute_reference, system)
+                        self.console.say(resumed_line(resumed))
+                    else:
+                        self.record.begin(model.absolute_reference, system, turns)
                 present = model
                 repl = Repl(conversation, self.console, self.record, self.stop, experts, self.toolbox)
                 wanted = repl.run(first=said)
                 conversation.keep_on_disk(self.record.number, ends=True)
             if wanted is None:
                 return
-            model, turns, system, said = wanted, conversation.turns, conversation.system, repl.unanswered
+            before = conversation.turns, conversation.system
+            model, (turns, system), said, resumed = wanted, before, repl.unanswered, repl.resumed
+            if resumed is not None:
+                turns, system, self.forgotten = [*resumed.messages], resumed.system, resumed.forgotten
 
 
 def _thinking_shown(value: str) -> Thinking:

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         show,
     )
 
-    app.command("chat")(chat.chat)
+    app.command("chat", cls=chat.ChatCommand)(chat.chat)
     app.command("serve")(serve.serve)
     app.command("pull")(pull.pull)
     app.command("list")(list.list_models)

@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
+from dsr.commands.chat_options import (
+    AllowToolOpt,
+    BudgetOpt,
+    CtxSizeOpt,
+    DraftOpt,
+    EditOpt,
+    ExpertsOpt,
+    FileOpt,
+    FormatOpt,
+    KeepOpt,
+    KeepThoughtsOpt,
+    KvTypeOpt,
+    ListStrategiesOpt,
+    MaxTokensOpt,
+    ModelArg,
+    ModelOpt,
+    NodesOpt,
+    NoLogOpt,
+    OnFullOpt,
+    PromptArg,
+    PromptOpt,
+    RawOpt,
+    ReproducibleOpt,
+    ResumeIdOpt,
+    ResumeOpt,
+    RetryOpt,
+    RouteOpt,
+    SeedOpt,
+    SettingOpt,
+    SpecialOpt,
+    StatsOpt,
+    StopOpt,
+    StrategyOpt,
+    SystemOpt,
+    TemplateOpt,
+    ThinkingOpt,
+    ToolRoundsOpt,
+    ToolsOpt,
+    ToolTimeoutOpt,
+    VoteOpt,
+)
+from dsr.commands.grouped_help import GroupedCommand
 from dsr.commands.sampling_options import (
     DryAllowedLengthOpt,
     DryBaseOpt,
@@ -45,72 +86,63 @@ from dsr.options import (
 )
 
 
+class ChatCommand(GroupedCommand):
+    """`--resume` may be followed by the number of a conversation, which a flag of the parser cannot."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return list(super().parse_args(ctx, with_resume_id(args)))
+
+
+def with_resume_id(args: list[str]) -> list[str]:
+    """The arguments with `--resume 12` and `--resume=12` as an option of its own."""
+    words, found = iter(args), list[str]()
+    for word in words:
+        if word == "--":
+            return [*found, word, *words]
+        if word.startswith("--resume="):
+            found += ["--resume-id", word.removeprefix("--resume=")]
+        elif word.isdecimal() and found[-1:] == ["--resume"]:
+            found[-1:] = ["--resume-id", word]
+        else:
+            found.append(word)
+    return found
+
+
 def chat(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            show_default=False,
-            help="Short name (deepseek-r1:7b), org/repo[:quant] or path; left out, the prompt comes first.",
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PROMPT]...",
-            show_default=False,
-            help="The question. Text from stdin is put before it. Without both: a conversation.",
-        ),
-    ] = None,
-    prompt_option: Annotated[
-        str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="The question; same as PROMPT, and works without MODEL."),
-    ] = None,
-    model_option: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="MODEL", help="The model; same as the first argument.")
-    ] = None,
-    file: Annotated[
-        list[Path] | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Add a text file to the prompt. Repeatable."),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="System prompt. Default: none.")
-    ] = None,
-    template: Annotated[
-        Path | None,
-        typer.Option(
-            "--template",
-            metavar="FILE",
-            help="Chat template that replaces the model's own: Jinja, or a tokenizer_config.json.",
-        ),
-    ] = None,
-    special: Annotated[
-        bool,
-        typer.Option(
-            "--special", help="Special tokens in the question and in files act as such. Default: they are plain text."
-        ),
-    ] = False,
+    model: ModelArg = None,
+    prompt: PromptArg = None,
+    prompt_option: PromptOpt = None,
+    model_option: ModelOpt = None,
+    file: FileOpt = None,
+    system: SystemOpt = None,
+    template: TemplateOpt = None,
+    special: SpecialOpt = False,
+    max_tokens: MaxTokensOpt = None,
+    stop: StopOpt = None,
+    format: FormatOpt = None,
+    resume: ResumeOpt = False,
+    resume_id: ResumeIdOpt = None,
+    on_full: OnFullOpt = None,
+    edit: EditOpt = "exact",
+    tools: ToolsOpt = None,
+    allow_tool: AllowToolOpt = None,
+    tool_timeout: ToolTimeoutOpt = None,
+    tool_rounds: ToolRoundsOpt = None,
     think: ThinkOpt = None,
     effort: EffortOpt = None,
     think_budget: ThinkBudgetOpt = None,
-    keep_thoughts: Annotated[
-        bool,
-        typer.Option(
-            "--keep-thoughts", help="Leave earlier thoughts in the prompt, if the model knows it. Default: remove them."
-        ),
-    ] = False,
-    thinking: Annotated[
-        str | None,
-        typer.Option(
-            "--thinking",
-            metavar="show|hide|summary",
-            help="Show the thinking, hide it, or print one line about it. Default: show.",
-        ),
-    ] = None,
+    keep_thoughts: KeepThoughtsOpt = False,
+    thinking: ThinkingOpt = None,
+    vote: VoteOpt = None,
+    strategy: StrategyOpt = None,
+    setting: SettingOpt = None,
+    budget: BudgetOpt = None,
+    list_strategies: ListStrategiesOpt = False,
     temp: TempOpt = None,
     top_p: TopPOpt = None,
     min_p: MinPOpt = None,
     top_k: TopKOpt = None,
+    seed: SeedOpt = None,
     presence_penalty: PresencePenaltyOpt = None,
     frequency_penalty: FrequencyPenaltyOpt = None,
     repeat_penalty: RepeatPenaltyOpt = None,
@@ -127,180 +159,23 @@ def chat(
     dynatemp_range: DynatempRangeOpt = None,
     dynatemp_exponent: DynatempExponentOpt = None,
     logit_bias: LogitBiasOpt = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", metavar="S", help="Random seed. The same seed and settings repeat an answer. Default: random."
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            "-n",
-            metavar="N",
-            help="Maximum tokens, thinking and answer together. Default: the context.",
-        ),
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="Stop before TEXT appears in the answer. Repeatable."),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="json|FILE",
-            help="Hold the answer to a JSON object, or to the JSON Schema in FILE. The thinking stays free.",
-        ),
-    ] = None,
-    ctx_size: Annotated[
-        int | None,
-        typer.Option(
-            "--ctx-size",
-            "-c",
-            min=1,
-            metavar="N",
-            help="Context size in tokens. Default: what model and memory allow.",
-        ),
-    ] = None,
-    rope: RopeOpt = None,
-    lora: LoraOpt = None,
+    ctx_size: CtxSizeOpt = None,
     threads: ThreadsOpt = None,
-    kv_type: Annotated[
-        str | None,
-        typer.Option(
-            "--kv-type",
-            metavar="TYPE",
-            help="Type of the KV cache: f16, q8_0, q4_0, ..., or k=q8_0,v=q4_0. Default: f16.",
-        ),
-    ] = None,
+    kv_type: KvTypeOpt = None,
     kv_full: KvFullOpt = False,
     from_disk: FromDiskOpt = "auto",
-    reproducible: Annotated[
-        bool,
-        typer.Option("--reproducible", help="Same seed, same text: reuse no cached prompt, at some cost in speed."),
-    ] = False,
-    draft: Annotated[
-        str | None,
-        typer.Option(
-            "--draft",
-            metavar="MODEL|ngram|mtp",
-            help="Speculative decoding with a small model, n-grams, or the model's MTP layers.",
-        ),
-    ] = None,
-    route: Annotated[
-        float | None,
-        typer.Option(
-            "--route",
-            metavar="NATS",
-            help="Lossy: the --draft model writes, MODEL only where the entropy is above this, such as 0.2.",
-        ),
-    ] = None,
-    vote: Annotated[
-        int | None,
-        typer.Option("--vote", min=1, metavar="N", help="Generate N answers and take the one most agree on."),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy", metavar="NAME", help="Test-time strategy, such as vote or deepconf; see --list-strategies."
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the strategy, such as n=16. Repeatable."),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget",
-            metavar="TOKENS|SECONDS",
-            help="Maximum tokens of all samples together (4000), or maximum time (30s). Default: no limit.",
-        ),
-    ] = None,
-    list_strategies: Annotated[
-        bool, typer.Option("--list-strategies", help="List the strategies and their settings, then exit.")
-    ] = False,
-    tools: Annotated[
-        Path | None,
-        typer.Option(
-            "--tools",
-            metavar="FILE",
-            help="Let the model call tools of the MCP servers in FILE, an mcp.json. Asks first.",
-        ),
-    ] = None,
-    allow_tool: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-tool",
-            metavar="NAME|all",
-            help="Run this tool without a question; without a terminal no other tool runs. Repeatable.",
-        ),
-    ] = None,
-    tool_timeout: Annotated[
-        float | None,
-        typer.Option("--tool-timeout", metavar="SECONDS", help="Longest call of a tool. Default: 60 seconds."),
-    ] = None,
-    tool_rounds: Annotated[
-        int | None,
-        typer.Option(
-            "--tool-rounds", min=1, metavar="N", help="Maximum rounds of calls for one question. Default: 10."
-        ),
-    ] = None,
-    nodes: Annotated[
-        str | None,
-        typer.Option(
-            "--nodes", metavar="LIST|FILE", help="Machines that take layers: host[:port][=layers],... or a nodes.toml."
-        ),
-    ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="If a node is lost, continue the answer without it.")] = False,
-    experts: Annotated[
-        str | None,
-        typer.Option(
-            "--experts",
-            metavar="auto|TASK|off",
-            help="Load only the experts for the question (auto) or for a profiled TASK. Default: off.",
-        ),
-    ] = None,
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            "--keep",
-            metavar="auto|50%|8",
-            help="Experts to keep in each layer, with --experts. Default: auto, the fewest without measured harm.",
-        ),
-    ] = None,
-    edit: Annotated[
-        str,
-        typer.Option(
-            "--edit",
-            metavar="exact|fast",
-            help="When a file that you gave before has changed: read it again (exact), or read the change and move "
-            "the rest (fast, approximate). Default: exact.",
-            show_default=False,
-        ),
-    ] = "exact",
-    on_full: Annotated[
-        str | None,
-        typer.Option(
-            "--on-full",
-            metavar="stop|forget|summary",
-            help="When the context is full: stop, forget the oldest exchanges, or sum them up first. "
-            "Default: forget in a conversation, stop for one question.",
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the last saved conversation.")] = False,
-    no_log: Annotated[bool, typer.Option("--no-log", help="Do not save this conversation, nor its cache.")] = False,
-    stats: Annotated[
-        bool, typer.Option("--stats", help="Show token counts, speed and memory after each answer.")
-    ] = False,
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw", help="Show answers as the model writes them. Default: a terminal gets rendered Markdown."
-        ),
-    ] = False,
+    rope: RopeOpt = None,
+    lora: LoraOpt = None,
+    draft: DraftOpt = None,
+    route: RouteOpt = None,
+    experts: ExpertsOpt = None,
+    keep: KeepOpt = None,
+    nodes: NodesOpt = None,
+    retry: RetryOpt = False,
+    reproducible: ReproducibleOpt = False,
+    raw: RawOpt = False,
+    stats: StatsOpt = False,
+    no_log: NoLogOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -390,7 +265,8 @@ def chat(
         ),
         threads=threads or defaults.threads,
         reproducible=reproducible,
-        resume=resume,
+        resume=resume or resume_id is not None,
+        resume_id=resume_id,
         keep=defaults.log and not no_log,
         cache_limit=None if defaults.cache_limit is None else ByteCount.parse(defaults.cache_limit),
         stats=stats,

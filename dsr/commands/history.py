@@ -93,6 +93,7 @@ def _is_there(file: Path) -> bool:
 
 
 def _list(found: tuple[Summary, ...], limit: int, console: Console, caches: Mapping[int, ByteCount]) -> None:
+    from dsr.models.short_name import short_name
     from dsr.ui.console import is_terminal, printable
     from dsr.ui.text import display_width, truncate
     from runtime.base.types import ByteCount, counted
@@ -102,7 +103,7 @@ def _list(found: tuple[Summary, ...], limit: int, console: Console, caches: Mapp
     if not shown:
         console.say("no conversations found")
         return
-    facts = [(str(one.id), _local(one.started), printable(one.model), str(one.turns)) for one in shown]
+    facts = [(str(one.id), _local(one.started), printable(short_name(one.model)), str(one.questions)) for one in shown]
     taken = sum(max(map(display_width, column)) + 2 for column in zip(_HEADER[:4], *facts, strict=True))
     room = shutil.get_terminal_size().columns - taken if is_terminal(sys.stdout) else sys.maxsize
     rows = [[*row, truncate(one.title, max(room, 20))] for row, one in zip(facts, shown, strict=True)]
@@ -137,6 +138,8 @@ def _show(conversation: StoredConversation, console: Console, *, thinking: bool)
             console.data(_folded(printable("│ " + turn.content.replace("\n", "\n│ "))))
         elif turn.content or not turn.calls:
             console.data(_rendered(printable(turn.content)))
+        if turn.stats is not None and isinstance(seed := turn.stats.get("seed"), int):
+            console.data(f"seed {seed}", style="dim")
         for call in turn.calls:
             console.data(one_line(f"called {call.name} with {call.arguments}"), style="dim")
 
@@ -203,6 +206,7 @@ def _summary_json(one: Summary, cache: int) -> dict[str, Any]:
         "started": one.started.isoformat(),
         "model": one.model,
         "turns": one.turns,
+        "questions": one.questions,
         "first_question": one.title,
         "cache_bytes": int(cache),
     }

@@ -128,7 +128,7 @@ def sampling_json(params: SamplingParams) -> dict[str, Any]:
 
 def sampling_words(params: SamplingParams) -> list[str]:
     """'temp 0.6', 'top-p 0.95', 'top-k 20', 'presence-penalty 1.5': the settings that have an effect, by option."""
-    return [f"{option_name(name)} {_value(value)}" for name, value in effective(params).items()]
+    return [f"{option_name(name)} {option_value(value)}" for name, value in effective(params).items()]
 
 
 def option_name(setting: str) -> str:
@@ -137,7 +137,10 @@ def option_name(setting: str) -> str:
     return renamed.get(setting, setting.replace("_", "-"))
 
 
-def _value(value: Any) -> str:
+def option_value(value: Any) -> str:
+    """A value as its option takes it; 'off' for a limit that is not set."""
+    if value is None:
+        return "off"
     if isinstance(value, float):
         return f"{value:g}"
     if not isinstance(value, tuple):

@@ -46,13 +46,17 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A conversation in a list. `title` is its first question; `started` is in UTC; `turns` counts messages."""
+    """A conversation in a list. `title` is its first question; `started` is in UTC.
+
+    `turns` counts messages, `questions` those of the user.
+    """
 
     id: int
     started: datetime
     model: str
     title: str
     turns: int
+    questions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ def _add_calls(database: sqlite3.Connection) -> None:
 MIGRATIONS: Migrations = (_create, _add_calls)
 
 _SUMMARY = (
-    "SELECT c.id, c.started, c.model, c.title, count(t.id) FROM conversations c JOIN turns t ON t.conversation = c.id"
+    "SELECT c.id, c.started, c.model, c.title, count(t.id), sum(t.role = 'user')"
+    " FROM conversations c JOIN turns t ON t.conversation = c.id"
     " {where} GROUP BY c.id ORDER BY max(t.id) DESC LIMIT ?"
 )
 _COLUMNS = "role, content, thinking, stats, calls, call_id, name"
@@ -217,8 +222,8 @@ class Conversations:
         with self._database.errors():
             rows = self._database.connection.execute(_SUMMARY.format(where=where), arguments).fetchall()
             return tuple(
-                Summary(id, _moment(started), _text(model), _text(title), turns)
-                for id, started, model, title, turns in rows
+                Summary(id, _moment(started), _text(model), _text(title), turns, asked)
+                for id, started, model, title, turns, asked in rows
             )
 
     def _require(self, id: int) -> tuple[str, str, str, str]:

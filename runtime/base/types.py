@@ -188,6 +188,16 @@ def out_of_range(setting: str, value: float) -> str | None:
     return f"must be {wanted}, not {value:.10g}"
 
 
+def range_text(setting: str) -> str:
+    """'0 to 10', 'at least 1' or 'above 0, at most 1' for a field of `SamplingParams`; "" where any value will do."""
+    if setting in _SHARES:
+        return "above 0, at most 1"
+    if setting not in _RANGES:
+        return ""
+    _, least, most = _RANGES[setting]
+    return f"at least {least:,}" if most == math.inf else f"{least:,} to {most:,}"
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to draw tokens. The defaults from `presence_penalty` on are neutral, as are `min_p`, `top_k` 0 and `top_p` 1.

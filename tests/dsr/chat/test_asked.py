@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from dsr import cli
 from dsr.chat.asked import check_known, effort_line, effort_of, kept_line, unknown_notes, with_usual
-from dsr.chat.record import Record, latest
+from dsr.chat.record import Record, kept_conversation
 from dsr.chat.repl import Repl
 from dsr.chat.summary import as_json, stats_line
 from dsr.chat.tools.rounds import Round
@@ -131,7 +131,10 @@ def test_a_kept_conversation_brings_its_thoughts_back() -> None:
         list(talk.ask("x"))
         assert talk.last is not None
         record.keep("x", [Round(talk.last)])
-    assert latest(paths.conversations_file()).messages == (Message("user", "x"), Message("assistant", "Yes.", "hm"))
+    assert kept_conversation(paths.conversations_file()).messages == (
+        Message("user", "x"),
+        Message("assistant", "Yes.", "hm"),
+    )
 
 
 # --- as a user meets it

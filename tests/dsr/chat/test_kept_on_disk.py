@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dsr import cli
 from dsr.chat.conversation import Conversation
 from dsr.chat.disk_cache import DiskCache
-from dsr.chat.record import Record, latest
+from dsr.chat.record import Record, kept_conversation
 from dsr.chat.repl import Repl
 from dsr.store import paths
 from dsr.store.kept_states import KeptStates
@@ -274,7 +274,7 @@ def test_a_conversation_that_forgot_its_beginning_goes_on_from_its_file() -> Non
     questions = [f"{number}" * 150 for number in range(6)]
     left(first, questions)
     assert first.forgotten.exchanges > 0
-    earlier = latest(paths.conversations_file())
+    earlier = kept_conversation(paths.conversations_file())
     second = talk(" No.", context=1000, turns=earlier.messages)
     second.go_on_without(earlier.forgotten)
     second.begin_from_disk(earlier.id)

@@ -10,7 +10,7 @@ import pytest
 
 from dsr.chat.conversation import Reply
 from dsr.chat.forgetting import NOTHING, Forgotten
-from dsr.chat.record import Record, latest
+from dsr.chat.record import Record, kept_conversation
 from dsr.chat.tools.rounds import Round
 from dsr.store.conversations import Conversations
 from dsr.ui.console import Console
@@ -54,16 +54,17 @@ def test_nothing_is_kept_before_the_first_answer(log: Record, path: Path) -> Non
         "answer_tokens": 2,
         "tokens_per_second": 1.5,
         "finish_reason": "stop",
+        "seed": 0,
     }
 
 
 def test_a_resumed_conversation_leaves_out_what_its_last_prompt_left_out(log: Record, path: Path) -> None:
     for number in range(4):
         log.keep(f"q{number}", reply("a"))
-    assert latest(path).forgotten == NOTHING
+    assert kept_conversation(path).forgotten == NOTHING
     for forgotten in (Forgotten(2, 900), Forgotten(3, 1200, "They met.")):
         log.keep("q", (Round(replace(reply("a")[0].reply, forgotten=forgotten)),))
-        assert latest(path).forgotten == forgotten
+        assert kept_conversation(path).forgotten == forgotten
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_impossible_words_about_what_was_forgotten_count_as_nothing(path: Path, 
         id = store.begin("m", "s")
         for role in ("user", "assistant", "user", "assistant"):
             store.add(id, role, "x", stats={"forgotten": said})
-    assert latest(path).forgotten == NOTHING
+    assert kept_conversation(path).forgotten == NOTHING
 
 
 def test_another_answer_takes_the_place_of_the_last(log: Record, path: Path) -> None:
@@ -96,7 +97,7 @@ def test_a_question_that_a_kill_left_without_its_answer_is_replaced_alone(log: R
 
 def test_the_latest_is_continued_in_its_own_record(log: Record, path: Path) -> None:
     log.keep("q", reply("a"))
-    earlier = latest(path)
+    earlier = kept_conversation(path)
     assert (earlier.model, earlier.system) == ("m", "s")
     assert earlier.messages == (Message("user", "q"), Message("assistant", "a"))
     log.resume(earlier, "m", "s")
@@ -106,10 +107,10 @@ def test_the_latest_is_continued_in_its_own_record(log: Record, path: Path) -> N
 
 def test_with_another_model_it_becomes_another_record_with_everything_said(log: Record, path: Path) -> None:
     log.keep("q", reply("a"))
-    log.resume(latest(path), "n", "s")
+    log.resume(kept_conversation(path), "n", "s")
     log.keep("r", reply("b"))
     assert [(model, len(turns)) for model, _, turns in kept(path)] == [("m", 2), ("n", 4)]
-    assert latest(path).messages[0] == Message("user", "q")
+    assert kept_conversation(path).messages[0] == Message("user", "q")
 
 
 def test_another_answer_to_what_was_said_elsewhere(log: Record, path: Path) -> None:
@@ -131,7 +132,7 @@ def test_without_a_file_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> Non
 def test_nothing_to_resume_says_how_to_begin(path: Path) -> None:
     for _ in range(2):
         with pytest.raises(NotFound, match="no kept conversation") as caught:
-            latest(path)
+            kept_conversation(path)
         assert caught.value.hint == "start one: dsr chat"
         Conversations(path).close()
 

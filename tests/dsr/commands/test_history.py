@@ -60,7 +60,10 @@ def test_the_list_as_json() -> None:
     newest, oldest = answer()["conversations"]
     assert newest["first_question"] == ("moon " * 30).strip()
     assert oldest.pop("started").endswith("+00:00")
-    assert oldest == {"id": 1, "model": "nano", "turns": 2, "first_question": "What is 1+1? Please.", "cache_bytes": 0}
+    assert oldest == {"id": 1, "model": "nano", "turns": 2, "questions": 1} | {
+        "first_question": "What is 1+1? Please.",
+        "cache_bytes": 0,
+    }
 
 
 @pytest.mark.usefixtures("filled")

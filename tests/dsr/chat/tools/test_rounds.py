@@ -11,7 +11,7 @@ import pytest
 
 from dsr.chat.conversation import Conversation
 from dsr.chat.conversation_file import read_conversation, write_conversation
-from dsr.chat.record import Record, latest
+from dsr.chat.record import Record, kept_conversation
 from dsr.chat.repl import Repl
 from dsr.chat.summary import as_json
 from dsr.chat.tools.calls import Toolbox, arguments_of
@@ -289,7 +289,7 @@ def test_calls_are_kept_resumed_saved_and_loaded(tmp_path: Path) -> None:
     with Record.open(tmp_path / "c.sqlite", Console()) as record:
         record.begin("m", "")
         record.keep("What time is it?", talk.ask())
-    earlier = latest(tmp_path / "c.sqlite")
+    earlier = kept_conversation(tmp_path / "c.sqlite")
     assert list(earlier.messages) == talk.conversation.turns
     assert earlier.messages[1].calls[0].name == "time_now"
     write_conversation(tmp_path / "c.json", "m", "", talk.conversation.turns)
@@ -303,7 +303,7 @@ def test_a_question_whose_calls_led_to_no_answer_is_not_resumed(tmp_path: Path) 
         record.keep("Hi", talk.ask("Hi"))
         backend_of(talk.conversation)._speak = in_turn("", call())
         record.keep("Time?", talk.ask("Time?"))
-    assert [turn.content for turn in latest(tmp_path / "c.sqlite").messages] == ["Hi", "Hello."]
+    assert [turn.content for turn in kept_conversation(tmp_path / "c.sqlite").messages] == ["Hi", "Hello."]
 
 
 def test_old_exchanges_with_calls_are_forgotten_whole() -> None:

@@ -1,0 +1,47 @@
+"""A message written in the user's editor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from runtime.base.errors import DsrError, UsageError
+from runtime.base.texts import read_text
+
+_USUAL = ("sensible-editor", "nano", "vim", "vi", "notepad.exe")
+
+
+def editor_command() -> list[str]:
+    """`$VISUAL`, else `$EDITOR`, else an editor that is installed. Raises UsageError."""
+    told = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if told:
+        try:
+            words = shlex.split(told)
+        except ValueError:
+            raise UsageError(f"EDITOR={told!r}: a quotation mark is missing") from None
+        if words and shutil.which(words[0]):
+            return words
+        raise UsageError(f"EDITOR={told!r}: there is no such program", hint="set EDITOR to one, such as nano")
+    found = next((each for each in _USUAL if shutil.which(each)), None)
+    if found is None:
+        raise UsageError("there is no editor", hint="set EDITOR to one, such as nano")
+    return [found]
+
+
+def edited(text: str) -> str:
+    """The text after the user changed it in an editor; "" for none. Raises DsrError if the editor fails."""
+    command = editor_command()
+    with tempfile.TemporaryDirectory(prefix="dsr-") as folder:  # only its owner can read it
+        file = Path(folder) / "message.md"
+        file.write_text(text, encoding="utf-8")
+        try:
+            done = subprocess.run([*command, str(file)], check=False)
+        except OSError as error:
+            raise DsrError(f"{command[0]}: cannot be started: {error.strerror}") from None
+        if done.returncode != 0:
+            raise DsrError(f"{command[0]} ended with exit code {done.returncode}; the message is not sent")
+        return read_text(file).strip()
