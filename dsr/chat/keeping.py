@@ -12,7 +12,7 @@ from dsr.chat.export_file import as_markdown
 from dsr.chat.record import Earlier, Record, kept_conversation
 from dsr.models.short_name import short_name
 from dsr.store import paths
-from dsr.store.conversations import Conversations
+from dsr.store.conversations import Conversations, Summary
 from dsr.ui import clipboard
 from dsr.ui.console import Console, columns, one_line
 from dsr.ui.text import align, truncate
@@ -96,7 +96,7 @@ class Keeping:
     def history(self, text: str) -> None:
         """/history: the latest conversations; with a text those that contain it."""
         file = paths.conversations_file()
-        found = ()
+        found: tuple[Summary, ...] = ()
         if file.exists():
             with Conversations(file) as store:
                 found = store.search(text, _SHOWN) if text else store.list(_SHOWN)
