@@ -270,7 +270,7 @@ def test_every_exit_code_is_in_the_reference() -> None:
 
 
 def test_every_command_of_a_conversation_is_in_the_reference() -> None:
-    in_code = set(re.findall(r"^ +\"(/[a-z-]+)\": \(", text_of("dsr/chat/repl.py"), re.MULTILINE))
+    in_code = set(re.findall(r"^ +\"(/[a-z-]+)\": Command\(", text_of("dsr/chat/repl.py"), re.MULTILINE))
     in_page = set(re.findall(r"`(/[a-z-]+)", text_of("docs/reference/conversation.md")))
     assert len(in_code) > 10
     assert in_page == in_code

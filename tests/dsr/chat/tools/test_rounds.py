@@ -365,7 +365,7 @@ def test_the_history_shows_calls_and_results(tmp_path: Path, capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert '\ncalled time_now with {"zone": "UTC"}\n' in shown
     assert "\ntime_now returned:\n│ 12:00[2J\n│ 12:01\n" in shown
-    assert shown.endswith("\nIt is 12:00.\n")
+    assert shown.endswith("\nIt is 12:00.\nseed 0\n")
     history(conversation=1, search=None, limit=20, thinking=False, delete=None, path=False, yes=False, json=True)
     turns = json.loads(capsys.readouterr().out)["conversation"]["turns"]
     assert turns[1]["calls"][0]["name"] == turns[2]["name"] == "time_now"
