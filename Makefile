@@ -11,7 +11,7 @@ PYTHON      ?= $(shell for p in python3.13 python3.12 python3.11 python3 python;
 
 TOOLS       := build/tools
 
-.PHONY: demo test check fix docs results lock sbom clean
+.PHONY: demo test check fix docs results strategies lock sbom clean
 
 demo: $(VENV)/installed
 	@echo '$$ dsr chat --temp 0 "What is 347 + 586?"'
@@ -49,6 +49,14 @@ results: $(VENV)/installed
 	  --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 --strategies $(SMOLLM2)=none
 	$(BIN)/python tests/sections.py docs/results.md bench-all $(RESULTS)/results.md
 	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench report --out $(RESULTS)/report.html --markdown docs/report.md
+
+# Measures all strategies on two real models, as another part of docs/results.md: many hours. Stopped, it goes on.
+# `make strategies HOURS=2` ends after two hours.
+HOURS := 240
+
+strategies: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check reasoning-gym==0.1.25
+	$(BIN)/python tests/peers/strategies.py --hours $(HOURS)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,7 +1,7 @@
 """Suites of reasoning-gym: `gym:NAME[:KEY=VALUE...][,NAME...]`, questions that it generates and judges.
 
 `size` is the number of questions of a task, `seed` chooses them (0 without). Other keys are fields of the task's
-configuration in reasoning-gym, which make it easier or harder; a list is written with "+" between its items. The tasks
+configuration in reasoning-gym, which make it easier or harder; a list is written with "|" between its items. The tasks
 take turns, so the first questions of a suite are of all tasks.
 
 A library of another version may make other questions, so the version is part of the suite's digest.
@@ -35,14 +35,14 @@ _MOST = 1000  # questions of a task: the size that the worker gives to generator
 # 2026-11-30.
 LAPTOP: Mapping[str, Mapping[str, str]] = {
     "gsm_symbolic": {},
-    "chain_sum": {"max_terms": "4", "max_digits": "3"},
-    "basic_arithmetic": {"max_terms": "4", "max_digits": "2"},
-    "simple_equations": {"max_terms": "3", "max_value": "50"},
+    "chain_sum": {"max_digits": "3"},
+    "basic_arithmetic": {"max_digits": "2"},
+    "number_sequence": {},
     "lcm": {"max_value": "30"},
-    "products": {"max_digits": "3"},
-    "leg_counting": {"max_animals": "4", "max_instances": "6"},
-    "number_sorting": {"max_numbers": "5", "max_decimals": "1"},
+    "complex_arithmetic": {},
     "number_format": {},
+    "number_sorting": {"max_numbers": "5", "max_decimals": "1"},
+    "number_filtering": {"max_numbers": "6", "max_decimals": "2"},
     "needle_haystack": {"max_num_statements": "30"},
     "calendar_arithmetic": {},
     "syllogism": {},

@@ -82,7 +82,7 @@ def _typed(field: Any, text: str) -> Any:
     if isinstance(default, Enum):
         return type(default)(text)
     if isinstance(default, tuple | list):
-        items = text.split("+")
+        items = text.split("|")
         return type(default)(_like(default[0], item) for item in items) if default else type(default)(items)
     return int(text) if field.name == "seed" else _like(default, text)
 
