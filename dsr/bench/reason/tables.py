@@ -16,7 +16,8 @@ from runtime.base.types import counted
 # For readers who see the table for the first time.
 LEGEND = (
     "right: percent, with its 95 % interval; tokens: of all samples of a question; chain: tokens that wait for each "
-    "other; seconds: of a question, ~ means estimated from samples drawn while all slots were busy"
+    "other; seconds: of a question, ~ means estimated from samples drawn while all slots were busy; by task: percent "
+    "right, and mean tokens of single samples"
 )
 
 
