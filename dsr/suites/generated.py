@@ -109,7 +109,8 @@ class _Draw:
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
-_ERRORS_SEED = "errors"
+ALL_RIGHT, WRONG_STEP = "all right", "wrong step"
+ERROR_KINDS = frozenset((ALL_RIGHT, WRONG_STEP))
 _NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gina", "Hugo", "Ida", "Jon")
 _THINGS = ("coins", "shells", "stamps", "cards", "marbles", "beads", "apples", "pencils")
 _WORDS: Mapping[str, tuple[str, str]] = {
@@ -125,7 +126,7 @@ def error_problem(settings: ErrorSettings, number: int) -> SuiteProblem:
     The steps after the wrong one are right for what they start from, as in ProcessBench (arXiv 2412.06559), where the
     earliest error counts. The answer is its index from 0, or -1.
     """
-    draw = _Draw(_ERRORS_SEED, settings.seed, settings.steps, number)
+    draw = _Draw("errors", settings.seed, settings.steps, number)
     who, things, value = draw.one(_NAMES), draw.one(_THINGS), draw.between(5, 40)
     wrong = draw.between(0, settings.steps - 1) if number % 2 == 0 else -1
     told, steps = [f"{who} has {value} {things}."], []
@@ -138,7 +139,7 @@ def error_problem(settings: ErrorSettings, number: int) -> SuiteProblem:
         steps.append(step.format(a=value, n=n, b=shown, who=who, things=things))
         value = shown
     question = f"{' '.join(told)} How many {things} does {who} have in the end?"
-    task = "all right" if wrong == -1 else "wrong step"
+    task = ALL_RIGHT if wrong == -1 else WRONG_STEP
     asked = solution_question(question, steps)
     return SuiteProblem(made_id("errors", number, asked), asked, str(wrong), task, f"{settings.steps} steps")
 

@@ -168,7 +168,7 @@ def _error_question(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
         raise UsageError(f"{where}: 'label' is the index of the first wrong step from 0, or -1; not {label!r}")
     problem = _word(row.get("problem"), f"{where}: 'problem'")
-    task = "all right" if label == -1 else "wrong step"
+    task = generated.ALL_RIGHT if label == -1 else generated.WRONG_STEP
     question = generated.solution_question(problem, steps)
     return {"question": question, "answer": str(label), "task": task}
 

@@ -10,6 +10,7 @@ from dsr.bench.reason.judge import Score
 from dsr.bench.reason.paired import ONE_SAMPLE, PairedDifference, best_vote
 from dsr.bench.reason.rows import GREEDY, short_label
 from dsr.models.sampling import SETTINGS, option_name
+from dsr.suites.generated import ERROR_KINDS
 from dsr.ui.charts.terminal import letter
 from runtime.base.types import counted
 
@@ -48,6 +49,11 @@ def task_table(bench: ReasonBench) -> Table:
         shares = dict(each.accuracy)
         cells = [f"{100 * shares[label]:.0f}" if label in shares else "" for label in labels]
         rows.append((each.task or "all", str(each.problems), *cells, _length(each.right), _length(each.wrong)))
+    of_kind = {each.task: dict(each.accuracy) for each in bench.tasks}
+    if set(of_kind) >= ERROR_KINDS:
+        # As ProcessBench counts: a judge that always finds an error, or never, has 0.
+        pairs = [[of_kind[kind].get(label, 0.0) for kind in sorted(ERROR_KINDS)] for label in labels]
+        rows.append(("F1", "", *(f"{100 * 2 * a * b / (a + b):.0f}" if a + b else "0" for a, b in pairs), "", ""))
     return Table.of(columns, rows, "right, percent, by task; mean tokens of single samples")
 
 

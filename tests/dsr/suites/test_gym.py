@@ -219,6 +219,13 @@ def test_settings_of_the_library_are_checked() -> None:
 @needs_library
 def test_the_set_for_laptops_can_be_made() -> None:
     suite = find("gym:laptop", limit=24)
+    # The hashes of the questions: another version of the library, or of Python, must not change them unnoticed.
+    assert [problem.id for problem in suite.problems[:12]] == [
+        "gsm_symbolic-0-923419", "chain_sum-0-4ce33a", "basic_arithmetic-0-17265c", "number_sequence-0-7b9544",
+        "lcm-0-54e3c5", "complex_arithmetic-0-40b29c", "number_format-0-6f27b7", "number_sorting-0-ff6476",
+        "number_filtering-0-a6d59a", "needle_haystack-0-ceabdf", "calendar_arithmetic-0-9f5550",
+        "syllogism-0-c1a45c",
+    ]  # fmt: skip
     assert len(suite.problems) == 24 and len({problem.task for problem in suite.problems}) == 12
     assert suite.judge is not None
     for problem in suite.problems:

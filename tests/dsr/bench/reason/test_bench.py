@@ -211,3 +211,21 @@ def test_the_suites_are_listed_without_a_model() -> None:
     done = CliRunner().invoke(app, ["bench", "reason", "--list-suites"])
     assert done.exit_code == 0 and "gym:laptop" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_finding_errors_has_an_f1(fake: Fake, request_: ReasonRequest) -> None:
+    assert request_.out is not None
+    rows_ = [
+        {"id": "one", "problem": "1 + 1?", "steps": ["1 + 1 = 2.", "So 2.", "Yes.", "Yes."], "label": 2},
+        {"id": "two", "problem": "1 + 2?", "steps": ["1 + 2 = 3."], "label": -1},
+        {"id": "three", "problem": "1 + 3?", "steps": ["1 + 3 = 4.", "So 4.", "Yes."], "label": 2},
+    ]
+    Path(request_.suite).write_text("\n".join(map(json.dumps, rows_)))
+    made = run(replace(request_, strategies=("greedy", "direct")))
+    # The fake finds step 2 in half of its replies and never says -1.
+    assert [row[:4] for row in task_table(made).rows] == [
+        ("wrong step", "2", "100", "50"),
+        ("all right", "1", "0", "0"),
+        ("all", "3", "67", "33"),
+        ("F1", "", "0", "0"),
+    ]
