@@ -362,6 +362,9 @@ def shapes_in(page: str) -> dict[str, Shape]:
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page(), encoding="utf-8")
     (REFERENCE / "classes.md").write_text(classes_page(), encoding="utf-8")
+    from tests import api_page
+
+    api_page.PAGE.write_text(api_page.page(), encoding="utf-8")
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     losses = nano_losses((ROOT / "docs" / "report.md").read_text(encoding="utf-8"))

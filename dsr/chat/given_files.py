@@ -12,6 +12,7 @@ from runtime.base.errors import UsageError
 from runtime.base.texts import read_text
 from runtime.base.types import Message
 from runtime.engine.template import answered, file_layout
+from runtime.strategies.paragraphs import Document
 
 _BEGIN, _MIDDLE, _END, _ = re.split(r"\{\w+\}", prompts.read("file-layout"))
 
@@ -22,6 +23,11 @@ class GivenFile:
 
     name: str
     text: str
+
+    @property
+    def content(self) -> str:
+        """The text of the file itself."""
+        return self.text[len(_BEGIN) + len(self.name) + len(_MIDDLE) : len(self.text) - len(_END)]
 
 
 def with_files(files: tuple[Path, ...], prompt: str | None) -> str | None:
@@ -81,6 +87,27 @@ def newest_in_place(turns: Sequence[Message]) -> tuple[list[Message], tuple[str,
         edited.append(replace(turn, content="".join(texts) + question) if files else turn)
     changed = {file.name for file in given[-1] if before.get(file.name, file.text) != file.text} if given else set()
     return edited, tuple(sorted(changed - twice))
+
+
+def parted(turns: Sequence[Message]) -> tuple[list[Message], tuple[Document, ...]]:
+    """The turns without their files, and the files: of each name those that were given last.
+
+    Where no file was given, what stands before the last paragraph of the last question is a document named "text".
+    """
+    given = [given_files(turn.content) if turn.role == "user" else () for turn in turns]
+    said = [
+        replace(turn, content=turn.content[sum(len(file.text) for file in files) :])
+        for turn, files in zip(turns, given, strict=True)
+    ]
+    documents = []
+    for number, files in enumerate(given):
+        later = {file.name for others in given[number + 1 :] for file in others}
+        documents += [Document(file.name, file.content) for file in files if file.name not in later]
+    if not documents and said:
+        text, _, question = said[-1].content.rstrip().rpartition("\n\n")
+        if text:
+            said[-1], documents = replace(said[-1], content=question), [Document("text", text)]
+    return said, tuple(documents)
 
 
 def unseen_files(turns: Sequence[Message], question: str) -> tuple[str, ...]:
