@@ -84,7 +84,7 @@ class Model:
             self._begin()
             if self._opened.answering is None:
                 return len(self._opened.for_vectors().tokenize(text))
-            return len(self._opened.answering.tokens(text))
+            return len(self._opened.answering.loaded.tokens(text))
 
     def chat(self, question: Question, **options: Unpack[AnswerOptions]) -> Answer:
         """Answer a question, or a conversation that ends with one.
@@ -125,7 +125,7 @@ class Model:
         chosen = find(strategy).configured([f"{key}={_setting(value)}" for key, value in (settings or {}).items()])
         with self._lock:
             self._begin()
-            task = self._opened.for_answers().task(question, options)
+            task = self._opened.for_answers().task(question, options, long=chosen.kind.long)
             running, stopped = chosen.run(task), False
             while True:
                 try:

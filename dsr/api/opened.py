@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from dsr.api.options import AnswerOptions, Question
 from dsr.api.results import Text
-from dsr.chat.given_files import with_files
+from dsr.chat.given_files import parted, with_files
 from dsr.chat.task import task_of
 from dsr.loading.embedder import embedder_beside, load_embedder
 from dsr.loading.load import LoadedModel, load
@@ -89,16 +88,17 @@ class Answering:
         """One sample of the answer. Raises UsageError, NotFound for a file that is not there, DoesNotFit."""
         return self._request(messages(question, options), options)
 
-    def task(self, question: Question, options: AnswerOptions) -> Task:
-        """The question for a strategy. Raises as `request`."""
+    def task(self, question: Question, options: AnswerOptions, *, long: bool = False) -> Task:
+        """The question for a strategy; `long`: its files are documents, not part of a prompt. Raises as `request`."""
         said, asked = messages(question, options), self._prompt_options(options)
+        said, documents = parted(said) if long else (said, ())
         request = self._request(said, options)
 
         def build(changed: Sequence[Message], thinking: bool | None) -> Prompt:
             wished = asked if thinking is None else replace(asked, thinking=thinking)
             return self.loaded.prompt(changed, self.loaded.chat_format.known(wished))
 
-        return task_of(self.loaded, said, request, self.engine, build, request.grammar)
+        return task_of(self.loaded, said, request, self.engine, build, request.grammar, documents)
 
     def draw(self, request: Request) -> Generator[Text, None, Completion]:
         """Draw one sample, yielding its text. Raises Lost."""
@@ -117,21 +117,14 @@ class Answering:
         """The tokens of the prompt, and those of each text behind it."""
         if not isinstance(prompt, str):
             made = self.loaded.prompt(prompt, self.loaded.chat_format.known(PromptOptions(thinking=False)))
-            return list(made.tokens), [self.tokens(each) for each in texts]
-        begun = self.tokens(prompt, begins=True)
+            return list(made.tokens), [self.loaded.tokens(each) for each in texts]
+        begun = self.loaded.tokens(prompt, begins=True)
         read = []
         for text in texts:
             # A token may span the end of the prompt, if both are read as one text.
-            whole = self.tokens(prompt + text, begins=True)
-            read.append(whole[len(begun) :] if whole[: len(begun)] == begun else self.tokens(text))
+            whole = self.loaded.tokens(prompt + text, begins=True)
+            read.append(whole[len(begun) :] if whole[: len(begun)] == begun else self.loaded.tokens(text))
         return begun, read
-
-    def tokens(self, text: str, *, begins: bool = False) -> list[int]:
-        """The tokens of a text; what spells a special token is text. `begins`: with the token that begins a text."""
-        spellings = self.loaded.chat_format.template.spellings
-        pattern = "|".join(map(re.escape, sorted(spellings, key=len, reverse=True)))
-        literal = [found.start() for found in re.finditer(pattern, text)] if pattern else []
-        return self.loaded.backend.tokenize(text, add_bos=begins, literal=literal)
 
     def _prompt_options(self, options: AnswerOptions) -> PromptOptions:
         asked = PromptOptions(thinking=options.get("think"), effort=options.get("effort"))

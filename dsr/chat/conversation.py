@@ -10,7 +10,7 @@ from functools import cache
 
 from dsr.chat.disk_cache import CachedModel, DiskCache
 from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_limit, remaining
-from dsr.chat.given_files import newest_in_place, unseen_files
+from dsr.chat.given_files import newest_in_place, parted, unseen_files
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
 from dsr.chat.task import task_of
@@ -32,6 +32,7 @@ from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
 from runtime.engine.tool_use import ToolUse
 from runtime.from_disk.use import DiskUse
+from runtime.strategies.paragraphs import Document
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
 
@@ -205,7 +206,9 @@ class Conversation:
         if (note := self.loaded.files.note()) is not None:
             yield Notice(note)
         engine = self._open_engine()
-        seen = yield from self._make_room(turns, engine)
+        strategy = self.options.strategy
+        asked, documents = parted(turns) if strategy is not None and strategy.kind.long else (turns, ())
+        seen = yield from self._make_room(asked, engine)
         started = prefilled = time.perf_counter()
         request = self._request(seen)
         self._read = request.prompt.tokens
@@ -214,7 +217,7 @@ class Conversation:
         interrupted: Aborted | None = None
         reading = True
         before = in_prompt = self._disk_use()
-        with closing(self._draw(seen, request, engine)) as drawing:
+        with closing(self._draw(seen, request, engine, documents)) as drawing:
             while True:
                 try:
                     event = next(drawing)
@@ -336,11 +339,11 @@ class Conversation:
             yield Notice(f"summed up {went} to make room: {truncate(one_line(recap.summary), _SHOWN_OF_SUMMARY)}")
 
     def _draw(
-        self, turns: list[Message], request: Request, engine: Engine
+        self, turns: list[Message], request: Request, engine: Engine, documents: tuple[Document, ...]
     ) -> Generator[Event, None, tuple[Completion | None, Verdict | None]]:
         """The completion to show, and the verdict that chose it where a strategy draws."""
         if self.options.strategy is not None:
-            verdict = yield from self.options.strategy.run(self._task(turns, request, engine))
+            verdict = yield from self.options.strategy.run(self._task(turns, request, engine, documents))
             return verdict.chosen, verdict
         completion = None
         for event in drawn_with_repair(request, engine.stream, self.loaded.backend):
@@ -349,11 +352,12 @@ class Conversation:
             yield event
         return completion, None
 
-    def _task(self, turns: list[Message], request: Request, engine: Engine) -> Task:
+    def _task(self, turns: list[Message], request: Request, engine: Engine, documents: tuple[Document, ...]) -> Task:
         def build(said: Sequence[Message], thinking: bool | None) -> Prompt:
             return self.loaded.prompt(said, self._asked(thinking))
 
-        return task_of(self.loaded, [*self._system_prompt, *turns], request, engine, build, self.options.grammar)
+        said = [*self._system_prompt, *turns]
+        return task_of(self.loaded, said, request, engine, build, self.options.grammar, documents)
 
     def _compared(self, reply: Reply) -> PredictedRun | None:
         """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""

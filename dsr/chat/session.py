@@ -247,6 +247,8 @@ class _Session:
 
     def _check_length(self, model: Model, turns: list[Message], system: str, prompt: str) -> None:
         """Refuse a prompt that is too long before loading. A conversation may forget everything but the question."""
+        if self.options.strategy is not None and self.options.strategy.kind.long:
+            return
         said = [*(turns if self.options.on_full == "stop" else ()), Message("user", prompt)]
         if system:
             said.insert(0, Message("system", system))

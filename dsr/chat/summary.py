@@ -12,18 +12,19 @@ from dsr.models.sampling import sampling_json
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
 from dsr.ui.live_state import how_it_ended
-from dsr.ui.text import truncate_middle
+from dsr.ui.text import truncate, truncate_middle
 from runtime.base.types import ByteCount, counted
 from runtime.engine.routing import RouteStatistics
 from runtime.engine.speculation import DraftStatistics
 from runtime.strategies.strategy import stored_name
-from runtime.strategies.verdict import Candidate, Sample, Verdict
+from runtime.strategies.verdict import Candidate, Evidence, Sample, Verdict
 
 if TYPE_CHECKING:
     from dsr.chat.tools.rounds import Round
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
 _ANSWER_WIDTH = 40
+_BEGINNING = 60  # columns of a paragraph
 
 
 def stats_line(reply: Reply) -> str:
@@ -89,10 +90,16 @@ def _routes(routes: RouteStatistics | None) -> str:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """How the answer was chosen, in two lines: the tally, or the answers in turn; then the rule and the tokens."""
+    """How the answer was chosen: the tally, the answers in turn, or the evidence; then the rule and the tokens."""
     saved = f", about {verdict.saved} saved" if verdict.saved else ""
     answers = (_turns(verdict) if verdict.unit == "turn" else []) or _tally(verdict)
-    return ["; ".join(answers), f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
+    told = ["; ".join(answers)] if not verdict.evidence else map(_evidence_line, verdict.evidence)
+    return [*told, f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
+
+
+def _evidence_line(evidence: Evidence) -> str:
+    """'notes.txt, lines 12-20: The pass key is 12345. Remember'."""
+    return f"{evidence.paragraph.place}: {truncate(one_line(evidence.paragraph.text), _BEGINNING)}"
 
 
 def _turns(verdict: Verdict) -> list[str]:
@@ -181,6 +188,15 @@ def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
             for each in verdict.samples
         ],
         "tokens": {"spent": verdict.spent, "saved": verdict.saved, "sequential": verdict.sequential},
+        "evidence": [
+            {
+                "document": each.paragraph.document,
+                "first_line": each.paragraph.first,
+                "last_line": each.paragraph.last,
+                "logprob": None if each.logprob is None else round(each.logprob, 4),
+            }
+            for each in verdict.evidence
+        ],
     }
 
 

@@ -10,6 +10,7 @@ from runtime.engine.grammar import Grammar
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from runtime.strategies.bounds import Drawer
+from runtime.strategies.paragraphs import Document
 from runtime.strategies.task import Task
 
 
@@ -20,10 +21,12 @@ def task_of(
     engine: Drawer,
     build: Callable[[Sequence[Message], bool | None], Prompt],
     grammar: Grammar | None,
+    documents: tuple[Document, ...] = (),
 ) -> Task:
     """The last message of `said` as the question of a strategy; the messages before it are part of every prompt.
 
-    `request` asks that question. `build` makes the prompt of messages, with thinking on, off, or as the request has it.
+    `request` asks that question, without the `documents` that it is about. `build` makes the prompt of messages, with
+    thinking on, off, or as the request has it.
     """
     *before, asked = said
     return Task(
@@ -35,4 +38,7 @@ def task_of(
         markers=loaded.markers,
         family=loaded.chat_format.family,
         grammar=grammar,
+        tokens_of=loaded.tokens,
+        longest=loaded.backend.longest,
+        documents=documents,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -123,6 +124,13 @@ class LoadedModel:
         forced = use.choice not in ("auto", "none")
         grammar = call_grammar(form, use, control_tokens(self.card)) if forced else None
         return Request(prompt, params, self.markers, calling=calling, grammar=grammar)
+
+    def tokens(self, text: str, *, begins: bool = False) -> list[int]:
+        """The tokens of a text; what spells a special token is text. `begins`: with the token that begins a text."""
+        spellings = self.chat_format.template.spellings
+        pattern = "|".join(map(re.escape, sorted(spellings, key=len, reverse=True)))
+        literal = [found.start() for found in re.finditer(pattern, text)] if pattern else []
+        return self.backend.tokenize(text, add_bos=begins, literal=literal)
 
     def prompt(
         self, messages: Sequence[Message], options: PromptOptions = _PLAIN, tools: Sequence[Tool] = ()

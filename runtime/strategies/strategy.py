@@ -17,6 +17,7 @@ from runtime.strategies import (
     deepconf,
     direct,
     entropy,
+    evidence,
     first_finish,
     no_think_vote,
     phi,
@@ -46,7 +47,8 @@ class StrategyKind:
     "in stages", where most samples answer other questions. `replayable`: the samples are ordinary ones, so the decision
     can be repeated on recorded samples. `stored_name` is the name in JSON and in stored rows where it differs from
     `name`; users may type it too. `runs_commands`: a setting is a command for the shell, so only the user of this
-    machine may choose it. `local`: other settings that name files or commands of this machine.
+    machine may choose it. `local`: other settings that name files or commands of this machine. `long`: it reads
+    `Task.documents` in parts, so that they may be longer than the context.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StrategyKind:
     stored_name: str = ""
     runs_commands: bool = False
     local: tuple[str, ...] = ()
+    long: bool = False
 
     def configured(self, settings: Sequence[str] = (), **values: Any) -> Strategy:
         """The strategy with the `values` of its settings, then with texts such as "n=8"; a later one wins.
@@ -218,6 +221,14 @@ _KINDS = (
         verify.run,
         draws="in stages",
         local=("solution",),
+    ),
+    StrategyKind(
+        "evidence",
+        "an answer from the paragraphs of a long file that matter",
+        evidence.EvidenceSettings,
+        evidence.run,
+        draws="in turn",
+        long=True,
     ),
     StrategyKind("auto", "chosen by question, model and budget", auto.AutoSettings, auto.run),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.base.errors import UsageError
 from runtime.base.events import Event, SampleFinished
@@ -15,6 +15,7 @@ from runtime.engine.markers import ThinkingMarkers
 from runtime.engine.sequence import Demand, Request
 from runtime.engine.template import Prompt
 from runtime.strategies.bounds import BoundedDrawer, Drawer
+from runtime.strategies.paragraphs import Document
 from runtime.strategies.verdict import Sample, ended
 
 MOST_SAMPLES = 255
@@ -22,6 +23,18 @@ MOST_SAMPLES = 255
 
 # (the user's message, thinking on, off or None as the user has it) -> the whole prompt, with what was said before it.
 MakePrompt = Callable[[str, bool | None], Prompt]
+
+
+class TokensOf(Protocol):
+    """The tokens of a text; what spells a special token is text. `begins`: with the token that begins a text."""
+
+    def __call__(self, text: str, *, begins: bool = False) -> Sequence[int]: ...
+
+
+def _bytes_of(text: str, *, begins: bool = False) -> Sequence[int]:
+    return text.encode()
+
+
 # The events while samples are drawn; returns the samples in the order in which they ended.
 Drawing = Generator[Event, None, list[Sample]]
 # The samples that ended so far -> why no more are needed, or None.
@@ -34,7 +47,9 @@ class Task:
 
     `make_prompt` makes the prompt of another question, or of this one with thinking on or off. `family` is that
     of the catalogue ("qwen3", "deepseek-r1"), or empty. `grammar`: the form of the answers to the question itself.
-    `allowance`: what may be drawn in all, None without a limit.
+    `allowance`: what may be drawn in all, None without a limit. `tokens_of` returns the tokens of a plain text.
+    `longest`: the most tokens of a prompt with its answer. `documents`: the texts that the question is about, for a
+    strategy that reads them in parts; no prompt has them.
     """
 
     question: str
@@ -46,6 +61,9 @@ class Task:
     family: str = ""
     grammar: Grammar | None = None
     allowance: Allowance | None = None
+    tokens_of: TokensOf = _bytes_of
+    longest: int = 2048
+    documents: tuple[Document, ...] = ()
 
     def within(self, tokens: int | None = None, seconds: float | None = None) -> Task:
         """The same task with at most so many tokens, or seconds from now on, and with what limits it already."""

@@ -11,6 +11,7 @@ from runtime import answers
 from runtime.base.events import Event, SampleFinished, SampleNoted, TallyChanged
 from runtime.base.types import Completion
 from runtime.engine import confidence
+from runtime.strategies.paragraphs import Paragraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """A paragraph that an answer rests on, and the log-probability of the question behind it, in nats.
+
+    None if a stop came before the model read it: then it shares words with the question.
+    """
+
+    paragraph: Paragraph
+    logprob: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The decision. `winner` is None when nobody gave an answer.
 
@@ -95,7 +107,7 @@ class Verdict:
     first. `confidence` is the winner's share of all weight. `drawn` counts the samples that were begun, with those that
     are no voters, such as judges. Tokens: `spent` are all tokens drawn, those of stopped samples too; `saved` estimates
     how many stopping saved, by the mean length of the samples that ended; `sequential` is the longest chain in which
-    each token waits for the one before.
+    each token waits for the one before. `evidence`: the paragraphs that the answer rests on, the best first.
     """
 
     strategy: str
@@ -112,6 +124,7 @@ class Verdict:
     saved: int
     sequential: int
     unit: Unit = "vote"
+    evidence: tuple[Evidence, ...] = ()
 
 
 def tally(samples: Sequence[Sample], tie: TieRule = "confidence") -> tuple[Candidate, ...]:

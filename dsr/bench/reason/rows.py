@@ -130,7 +130,7 @@ def short_label(label: str) -> str:
 
 def all_strategies() -> tuple[str, ...]:
     """Returns the names that "all" stands for."""
-    return (GREEDY, *map(stored_name, STRATEGIES), COVERAGE)
+    return (GREEDY, *(stored_name(name) for name, kind in STRATEGIES.items() if not kind.long), COVERAGE)
 
 
 def vote_sizes(samples: int) -> tuple[int, ...]:

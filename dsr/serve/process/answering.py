@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from dsr.chat.asked import with_usual
+from dsr.chat.given_files import parted
 from dsr.chat.summary import verdict_json
 from dsr.chat.task import task_of
 from dsr.loading.load import LoadedModel
@@ -26,6 +27,7 @@ from runtime.engine.prompt_options import PromptOptions
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
 from runtime.from_disk.use import DiskUse
+from runtime.strategies.paragraphs import Document
 from runtime.strategies.strategy import Strategy, find
 from runtime.strategies.task import Task
 
@@ -69,15 +71,19 @@ class Answering:
     def _begin(self, ask: Ask, turn: Turn, tell: Tell) -> None:
         sampling = ask.sampling.with_usual(self.usual.get("sampling", {}))
         params = sampling.applied_to(self.loaded.model.sampling.params)
+        strategy = find(ask.strategy).configured(ask.settings) if ask.strategy else None
+        documents: tuple[Document, ...] = ()
+        if strategy is not None and strategy.kind.long:
+            said, documents = parted(ask.messages)
+            ask = replace(ask, messages=tuple(said))
         request = self._request(ask, params)
         begun = Begun(len(request.prompt.tokens), effective(params), params.seed)
         notes = self._notes(ask)
-        if ask.strategy:
-            strategy = find(ask.strategy).configured(ask.settings)
+        if strategy is not None:
             tell(begun)
             for note in notes:
                 tell(note)
-            task = self._task(ask, request, TurnDrawer(turn, self.engine.slots, self.do))
+            task = self._task(ask, request, TurnDrawer(turn, self.engine.slots, self.do), documents)
             run = _StrategyRun(strategy, task, params.seed, tell, self.do)
             threading.Thread(target=run.run, daemon=True).start()
             return
@@ -152,13 +158,13 @@ class Answering:
             made = Prompt(tokens=prompt)
         return Request(made, params, None, plain=True, keep_reply=True)
 
-    def _task(self, ask: Ask, request: Request, drawer: TurnDrawer) -> Task:
+    def _task(self, ask: Ask, request: Request, drawer: TurnDrawer, documents: tuple[Document, ...]) -> Task:
         def build(said: Sequence[Message], thinking: bool | None) -> Prompt:
             options = ask.options if thinking is None else replace(ask.options, thinking=thinking)
             with self._render:
                 return self.loaded.prompt(said, self.loaded.chat_format.known(options))
 
-        return task_of(self.loaded, ask.messages, request, drawer, build, ask.grammar)
+        return task_of(self.loaded, ask.messages, request, drawer, build, ask.grammar, documents)
 
 
 @dataclass(slots=True)
