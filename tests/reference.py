@@ -142,6 +142,7 @@ RUNS = (
         'chat --json --temp 0 "What is 347 + 586?"',
         'chat --json --temp 1 --seed 1 --vote 4 "What is 347 + 586?"',
         'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 "What is 12 + 5?"',
+        'chat --json --temp 0 --strategy evidence -f LICENSE --max-tokens 8 "Who has the copyright?"',
     ), quick=True),
     Runs("dsr.chat.strategies/1", ("chat --json --list-strategies",), quick=True),
     Runs("dsr.error/1", ("show --json no-such:1b",), quick=True),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dsr.api.model import Model, Stream, load
 from dsr.api.options import AnswerOptions, Question
-from dsr.api.results import Answer, Ballot, Decision, Score, Text
+from dsr.api.results import Answer, Ballot, Decision, Evidence, Score, Text
 from runtime.base.errors import (
     Aborted,
     BadModelFile,
@@ -35,6 +35,7 @@ __all__ = [
     "Decision",
     "DoesNotFit",
     "DsrError",
+    "Evidence",
     "Incompatible",
     "Lost",
     "Message",

@@ -89,8 +89,8 @@ class Model:
     def chat(self, question: Question, **options: Unpack[AnswerOptions]) -> Answer:
         """Answer a question, or a conversation that ends with one.
 
-        Raises DoesNotFit for a question that is longer than the context, UsageError for options that cannot be used,
-        Lost if something went away that the model needs.
+        Raises DoesNotFit for a question that is longer than the context. Raises UsageError for options that cannot be
+        used, and Lost if something went away that the model needs.
         """
         return self.stream(question, **options).answer
 
@@ -145,8 +145,8 @@ class Model:
     def score(self, prompt: Question, continuation: str | Sequence[str]) -> Score | list[Score]:
         """How likely the model finds a text after a prompt; for several texts a list, and the prompt is read once.
 
-        A prompt that is a text is continued as it stands; special tokens in it are text. One that is a list of messages
-        is written as the chat template has it, and the continuation is the answer, without a thought before it. Raises
+        A prompt that is a text is continued as it stands; special tokens in it are text. A list of messages is written
+        as the chat template has it. The continuation is then the answer, without a thought before it. Raises
         DoesNotFit for texts that are longer than the context, UsageError for an empty prompt, Aborted after `cancel`.
         """
         from runtime.engine.likelihood import likelihoods

@@ -21,9 +21,9 @@ class Text:
 class Answer:
     """One answer. `thinking` is the thought before it, "" if there is none.
 
-    `finish`: "stop" if the model ended it, "length" at a limit of tokens or of the context, "cancelled" if it was
-    stopped, and "cut" if a strategy ended it. `tokens` counts thought and answer, `seconds` is the time after the
-    prompt was read.
+    `finish`: "stop" if the model ended it, "length" at a limit of tokens or of the context. "cancelled": it was
+    stopped; "cut": a strategy ended it. `tokens` counts thought and answer, `seconds` is the time after the prompt was
+    read.
     """
 
     text: str
@@ -55,12 +55,27 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """A paragraph that an answer rests on: its file, its lines counted from 1, and its text.
+
+    `logprob` is the log-probability of the question behind it. None: a stop came before the model read it.
+    """
+
+    document: str
+    first_line: int
+    last_line: int
+    text: str
+    logprob: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What a strategy decided. `answer` is the short answer, such as "933"; None if no sample has one.
 
     `text` is the whole reply that was chosen, `thinking` the thought before it. `share` is the winner's share of all
     weight; `ballots` begin with the winner's. `rule` says in words how it was chosen. `samples` are all answers, and
     `tokens` counts the tokens of everything that was drawn. `stopped`: by `cancel`, before it was done.
+    `evidence`: the paragraphs that the answer rests on, the best first, with the strategy "evidence".
     """
 
     answer: str | None
@@ -72,6 +87,7 @@ class Decision:
     samples: tuple[Answer, ...]
     tokens: int
     stopped: bool = False
+    evidence: tuple[Evidence, ...] = ()
 
     @classmethod
     def of(cls, verdict: Verdict, prompt_tokens: int, *, stopped: bool) -> Decision:
@@ -87,6 +103,16 @@ class Decision:
             tuple(Answer.of(each.completion, prompt_tokens) for each in verdict.samples),
             verdict.spent,
             stopped,
+            tuple(
+                Evidence(
+                    each.paragraph.document,
+                    each.paragraph.first,
+                    each.paragraph.last,
+                    each.paragraph.text,
+                    each.logprob,
+                )
+                for each in verdict.evidence
+            ),
         )
 
 

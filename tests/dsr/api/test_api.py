@@ -246,7 +246,3 @@ def test_the_example_of_the_docstring_runs(tmp_path: Path, monkeypatch: pytest.M
     [example] = blocks(api.__doc__ or "")
     names: dict[str, object] = {}
     exec(example, names)
-
-
-def test_the_command_line_of_the_guide_is_the_strategy(tmp_path: Path) -> None:
-    assert "--strategy evidence" in GUIDE.read_text(encoding="utf-8")
