@@ -1,6 +1,6 @@
 """What `--strategy evidence` finds in a text that is longer than the context, and what a cut text leaves.
 
-Usage: evidence.py MODEL STATE [--context 2048] [--times 4] [--threads 1] [--only KIND]
+Usage: evidence.py MODEL STATE [--context 2048] [--times 4] [--threads 1] [--only KIND...]
 
 The text are guides of dsr, which no model knows by heart, until they have `times` the tokens of the context. Questions
 are of three kinds: "key" (a pass key of five digits at five depths), "words" (in words of the text) and "meaning" (in
@@ -36,13 +36,9 @@ from runtime.strategies.paragraphs import Document, paragraphs
 GUIDES = ("conversations", "several-machines", "tools", "larger-than-memory", "serving", "experts", "quantize")
 WORDS = (
     ("How many tokens does a summary have at most?", "512"),
-    ("How much of the free disk do all cache files take together at most?", "10 ?%"),
-    ("Which exit code does dsr use when it refuses a longer --ctx-size?", r"\b5\b"),
     ("With which factor did SmolLM2 find a key in 9,500 tokens?", r"1\.5"),
     ("How many nodes does dsr use at most?", r"\b16\b"),
     ("How much of the disk does the cache of a node leave free?", r"\b1 ?GiB"),
-    ("How many seconds may a call of a tool take?", r"\b60\b"),
-    ("How many rounds of calls may one question lead to?", r"\b10\b"),
     ("Which status is the answer when too many requests wait?", "429"),
     ("What do you add to the name of the model to ask for a vote of eight?", "@vote8"),
 )
@@ -50,9 +46,7 @@ MEANING = (
     ("After what time does an unused model get unloaded by the server?", r"ten minutes|10 minutes"),
     ("For how long can a helper machine stay silent before it counts as broken?", r"half a minute|30 seconds"),
     ("How large may the description of a tool be before it is dropped?", "32 ?KiB"),
-    ("What command shows whether RPC can be used?", "doctor"),
     ("Which part of the free RAM does the planner use?", "90 ?%"),
-    ("Who is able to look at the saved caches?", "only you|you"),
 )
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -100,14 +94,12 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--times", type=float, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=("key", "words", "meaning"))
+    parser.add_argument("--only", nargs="+", choices=("key", "words", "meaning"), default=["key", "words", "meaning"])
     given = parser.parse_args()
     state = json.loads(given.state.read_text()) if given.state.exists() else {"known": {}, "answers": {}}
     with api.load(given.model, ctx_size=given.context, samples=1, threads=given.threads) as model:
         answering = model._opened.for_answers()
-        asked = [
-            each for each in questions(model, round(given.context * given.times)) if given.only in (None, each.kind)
-        ]
+        asked = [each for each in questions(model, round(given.context * given.times)) if each.kind in given.only]
         read_all(answering, asked, state, given.state)
         for number, each in enumerate(asked):
             for how in ("cut", "evidence"):
