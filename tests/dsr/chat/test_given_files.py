@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.chat.given_files import files_that_stay, given_files, newest_in_place, with_files
+from dsr.chat.given_files import files_that_stay, given_files, newest_in_place, parted, with_files
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.types import Message
 from runtime.engine.template import file_layout
+from runtime.strategies.paragraphs import Document
 
 NOTES = "[file name]: notes.txt\n[file content begin]\nmilk\n[file content end]\n"
 LIST = "[file name]: list.txt\n[file content begin]\neggs\n[file content end]\n"
@@ -110,3 +111,28 @@ def test_files_of_forgotten_questions_stay_but_for_older_versions() -> None:
     assert files_that_stay([*gone, Message("user", newer + "And?"), Message("assistant", "-")], []) == LIST + newer
     two_folders = [Message("user", NOTES + newer + "Compare")]
     assert files_that_stay(two_folders, [Message("user", "And?")]) == NOTES + newer
+
+
+# Files as documents, for a strategy that reads them in parts
+
+
+def test_files_become_documents_and_leave_the_question() -> None:
+    said, documents = parted([Message("system", "Be brief."), Message("user", NOTES + LIST + "Why?")])
+    assert [each.content for each in said] == ["Be brief.", "Why?"]
+    assert documents == (Document("notes.txt", "milk"), Document("list.txt", "eggs"))
+
+
+def test_of_a_file_that_was_given_again_the_last_version_counts() -> None:
+    newer = NOTES.replace("milk", "bread")
+    said, documents = parted(
+        [Message("user", NOTES + "Why?"), Message("assistant", "So."), Message("user", newer + "And?")]
+    )
+    assert [each.content for each in said] == ["Why?", "So.", "And?"]
+    assert documents == (Document("notes.txt", "bread"),)
+
+
+def test_without_a_file_the_last_paragraph_is_the_question() -> None:
+    said, documents = parted([Message("user", "one\n\ntwo\n\nWhy?\n")])
+    assert said == [Message("user", "Why?")]
+    assert documents == (Document("text", "one\n\ntwo"),)
+    assert parted([Message("user", "Why?")]) == ([Message("user", "Why?")], ())

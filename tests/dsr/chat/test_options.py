@@ -431,7 +431,7 @@ def test_json_carries_the_whole_verdict() -> None:
     body = json.loads(result.stdout)
     verdict = body["verdict"]
     assert list(verdict) == [
-        "strategy", "winner", "confidence", "tally", "abstained", "tied", "rule", "samples", "tokens",
+        "strategy", "winner", "confidence", "tally", "abstained", "tied", "rule", "samples", "tokens", "evidence",
     ]  # fmt: skip
     assert (verdict["strategy"], verdict["winner"]) == ("vote", "933")
     assert sum(each["votes"] for each in verdict["tally"]) + verdict["abstained"] == 4

@@ -386,3 +386,37 @@ def test_ctrl_c_while_python_still_imports_is_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-m", "dsr", "list"], env=environment, capture_output=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"\nstopped\n")
+
+
+# A file that is longer than the context
+
+
+def long_file(folder: Path) -> Path:
+    filler = "The grass is green.\n\nThe sky is blue.\n\n" * 300
+    (folder / "long.txt").write_text(filler + "The key lies under the red stone.\n\n" + filler)
+    return folder / "long.txt"
+
+
+def test_evidence_is_found_in_a_file_that_is_longer_than_the_context(tmp_path: Path) -> None:
+    question = "What is under the red stone?"
+    options = ("--ctx-size", "512", "--temp", "0", "-n", "20", "-f", str(long_file(tmp_path)))
+    refused = chat(question, *options)
+    assert refused.exit_code == 5
+    result = chat(question, *options, "--strategy", "evidence", "--set", "paragraph=40")
+    assert result.exit_code == 0
+    assert "evidence: looking in " in result.stderr
+    best = next(line for line in result.stderr.splitlines() if line.startswith("long.txt, lines "))
+    first, last = map(int, best.removeprefix("long.txt, lines ").split(":")[0].split("-"))
+    assert first <= 1201 <= last
+
+
+def test_evidence_is_found_in_a_text_from_a_pipe(tmp_path: Path) -> None:
+    text = long_file(tmp_path).read_text()
+    result = chat(
+        "What is under the red stone?", "--ctx-size", "512", "--temp", "0", "-n", "20", "--strategy", "evidence",
+        "--set", "paragraph=40", "--json", piped=text,
+    )  # fmt: skip
+    evidence = json.loads(result.stdout)["verdict"]["evidence"]
+    assert result.exit_code == 0
+    assert evidence[0]["document"] == "text"
+    assert evidence[0]["first_line"] <= 1201 <= evidence[0]["last_line"]
