@@ -148,6 +148,19 @@ RUNS = (
     Runs("dsr.error/1", ("show --json no-such:1b",), quick=True),
     Runs("dsr.list/1", ("list --json",), quick=True),
     Runs("dsr.list.catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
+    Runs("dsr.list.from/1", ("list --json --from ollama",)),
+    Runs("dsr.config.set/1", ("config set --json threads 2", "config set --json log true",
+                              "config set --json thinking show", "config set --json temperature 0.5")),
+    Runs("dsr.config.list/1", ("config list --json",), quick=True),
+    Runs("dsr.config.get/1", ("config get --json threads", "config get --json log", "config get --json model",
+                              "config get --json thinking", "config get --json temperature"), quick=True),
+    Runs("dsr.config.set/1", ("config unset --json threads", "config unset --json log",
+                              "config unset --json thinking", "config unset --json temperature")),
+    Runs("dsr.config.path/1", ("config path --json",), quick=True),
+    Runs("dsr.alias.set/1", ("alias set --json mine nano",), quick=True),
+    Runs("dsr.alias.list/1", ("alias list --json",), quick=True),
+    Runs("dsr.alias.show/1", ("alias show --json mine",)),
+    Runs("dsr.alias.remove/1", ("alias remove --json mine",)),
     Runs("dsr.show/1", ("show --json nano",), quick=True),
     Runs("dsr.show.tensors/1", ("show --json nano --tensors",), quick=True),
     Runs("dsr.show.metadata/1", ("show --json nano --metadata",), quick=True),
@@ -260,6 +273,7 @@ def merged(shapes: list[Shape]) -> Shape:
 
 def run_all(schemas: Sequence[str] = ()) -> dict[str, Shape]:
     """Run every command, or those that print the given schemas, and return the fields of each schema."""
+    from tests.dsr.models.other_stores import ollama_model
     from tests.hub_server import HubServer
 
     seen: dict[str, list[Shape]] = {}
@@ -268,6 +282,7 @@ def run_all(schemas: Sequence[str] = ()) -> dict[str, Shape]:
     with tempfile.TemporaryDirectory() as folder, HubServer() as hub:
         hub.add("org/model", {"model-Q8_0.gguf": nano})
         home = Path(folder)
+        ollama_model(home / "ollama", "registry.ollama.ai/library/tiny/latest", nano)
         for runs in RUNS:
             if schemas and runs.schema not in schemas:
                 continue
@@ -275,7 +290,8 @@ def run_all(schemas: Sequence[str] = ()) -> dict[str, Shape]:
                 sys.stderr.write(f"dsr {command}\n")
                 arguments = shlex.split(command.format(w=home))
                 # Not every code is 0: a node that cannot be reached, for one, is an object and an exit code.
-                done = _run(arguments, home, environment={"HF_ENDPOINT": hub.url}, check=False)
+                others = {"HF_ENDPOINT": hub.url, "OLLAMA_MODELS": str(home / "ollama")}
+                done = _run(arguments, home, environment=others, check=False)
                 body = json.loads(done.stdout)
                 assert body["schema"] == runs.schema, command
                 seen.setdefault(runs.schema, []).append(shape_of(body, known))

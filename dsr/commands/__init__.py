@@ -8,8 +8,10 @@ import typer
 def register(app: typer.Typer) -> None:
     """Attach every command, in the order `dsr --help` lists them."""
     from dsr.commands import (
+        alias,
         bench,
         chat,
+        config,
         doctor,
         experts,
         history,
@@ -37,4 +39,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(experts.app, name="experts")
     app.add_typer(bench.app, name="bench")
     app.command("history")(history.history)
+    app.add_typer(config.app, name="config")
+    app.add_typer(alias.app, name="alias")
     app.command("doctor")(doctor.doctor)

@@ -32,6 +32,10 @@ def list_models(
             help="Of the catalogue, the models of one family, or of all whose names begin with NAME.",
         ),
     ] = None,
+    program: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ollama|lmstudio", help="List the models of another program instead."),
+    ] = None,
     thinks: Annotated[bool, typer.Option("--thinks", help="Of the catalogue, the models that think.")] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -47,7 +51,11 @@ def list_models(
     from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
-    if catalog or fits or family is not None or thinks:
+    if program is not None:
+        from dsr.commands.list_from import show_from
+
+        show_from(program, console)
+    elif catalog or fits or family is not None or thinks:
         from dsr.commands.list_catalog import show_catalog
 
         show_catalog(console, fits=fits, family=family, thinks=thinks)

@@ -237,6 +237,8 @@ def _repo_of(request: PullRequest) -> str:
             )
         if reference.entry is not None:
             return reference.entry.original
+    if reference.kind == "program":
+        raise UsageError(f"{reference.text} is a model of another program: there is nothing to pull")
     if reference.path is not None and not reference.path.exists():
         raise NotFound(
             f"{reference.text} is not a repository, and there is no such file",

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from dsr.models.model import Model, card_facts, card_markers
+from dsr.models.other_programs import PROGRAMS
 from dsr.models.reach import describe_reach, farthest, reach_of
 from dsr.models.sampling import sampling_json, sampling_words
 from dsr.models.thinking_facts import effort_text, facts_json, kept_text, switch_text, system_text, tools_text
@@ -286,6 +287,8 @@ def _file_text(card: ModelCard) -> str:
 def _origin(model: Model) -> str:
     if model.embedded:
         return "comes with dsr"
+    if model.program is not None:
+        return f"a file of {PROGRAMS[model.program]}, read where it is"
     if model.repo is None:
         return "a file on this machine"
     return f"{model.repo} at {model.revision}" if model.revision else model.repo

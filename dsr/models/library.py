@@ -11,6 +11,7 @@ from pathlib import Path
 from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder, other_files
 from dsr.models.gguf_names import foreign_program, groups_in, is_model_file, pick_quant, quant_of, same_quant
 from dsr.models.model import Model
+from dsr.models.other_programs import find_in, offered, split_program
 from dsr.models.references import EMBEDDED, Reference, parse
 from dsr.models.removal import plan_removal, remove
 from quant.sources.weight_files import PICKLES, is_raw_part
@@ -69,9 +70,14 @@ def find(text: str) -> Model:
 
     Raises NotFound with the command that downloads it, Incompatible for original weights, and the errors of `parse`.
     """
-    reference = parse(text)
+    try:
+        reference = parse(text)
+    except NotFound as error:
+        raise _with_offer(error, text) from None
     if reference.kind == "embedded":
         return _embedded()
+    if (program := split_program(str(reference.path or ""))) is not None:
+        return find_in(*program)
     if reference.path is not None:
         return _at_path(reference.path)
     here = _matching(reference)
@@ -79,7 +85,14 @@ def find(text: str) -> Model:
     if usable:
         readable = [model for model in usable if foreign_program(model.quant) is None]
         return max(readable or usable, key=lambda model: model.size)  # of equals the first, which is refs/main's
-    raise _not_here_error(reference, here)
+    raise _with_offer(_not_here_error(reference, here), text)
+
+
+def _with_offer(error: DsrError, text: str) -> DsrError:
+    """The error of a model that is not here; it says so if Ollama has one of this name."""
+    if isinstance(error, NotFound) and (other := offered(text)) is not None:
+        error.hint = f"Ollama has it: dsr chat {other}"
+    return error
 
 
 def find_weights(text: str) -> Model:
@@ -276,7 +289,7 @@ def _cached_at(path: Path) -> Model | None:
 def find_to_remove(text: str) -> Model:
     """The one model, complete or not, that a reference names. Raises UsageError if it matches several."""
     reference = parse(text)
-    if reference.kind in ("embedded", "path"):
+    if reference.kind in ("embedded", "path", "program"):
         return find(text)
     here = _matching(reference)
     if not here:

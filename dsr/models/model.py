@@ -32,6 +32,7 @@ class Model:
     `path` is the first part, or the folder. `reference` is what every command accepts for exactly this model.
     `digests` are the SHA-256 sums of `files`, in their order, or empty where the cache does not know them all.
     `problem` says why the model cannot be used; it is None for every model that `find` and `installed` return.
+    `program` is another program whose file this is ("ollama", "lmstudio").
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Model:
     digests: tuple[str, ...] = ()
     embedded: bool = False
     problem: str | None = None
+    program: str | None = None
     _card: list[ModelCard] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -63,7 +65,8 @@ class Model:
     @property
     def absolute_reference(self) -> str:
         """A reference that finds the model from any working directory."""
-        return self.reference if self.embedded or self.repo else str(Path(self.reference).absolute())
+        is_name = self.embedded or self.repo or self.program
+        return self.reference if is_name else str(Path(self.reference).absolute())
 
     @property
     def short_name(self) -> str:

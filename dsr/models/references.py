@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dsr.models.catalog import Catalog, CatalogEntry, load
 from dsr.models.gguf_names import normal_quant, quant_of
+from dsr.models.other_programs import offered, split_program
+from dsr.store import aliases, paths
 from quant.sources.weight_files import is_raw_part
 from runtime.base.errors import NotFound, UsageError
 
@@ -38,10 +40,11 @@ _WINDOWS_NAMES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNO
 class Reference:
     """One parsed reference. For a short name `repo` is the GGUF repository of its `entry`.
 
-    `quant` is upper case, and None if the user named none.
+    `quant` is upper case, and None if the user named none. A model of another program has a `path` that is no path:
+    `dsr.models.other_programs` finds it.
     """
 
-    kind: Literal["embedded", "path", "name", "repo"]
+    kind: Literal["embedded", "path", "name", "repo", "program"]
     text: str
     repo: str | None = None
     quant: str | None = None
@@ -50,10 +53,17 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Parse a reference. The disk is read only to see whether "a/b" is a path.
+    """Parse a reference; a name that the user gave (`dsr alias`) stands for its target. Of the disk only the names of
+    files and the user's own names are read.
 
     Raises NotFound with suggestions for an unknown short name, and UsageError for an invalid or ambiguous name.
     """
+    target = aliases.load(paths.aliases_file()).get(text.casefold())
+    return parse_target(text) if target is None else replace(parse_target(target), text=text)
+
+
+def parse_target(text: str) -> Reference:
+    """`parse` without the user's own names."""
     if not text.strip():
         raise UsageError("the model's name is empty", hint="to see the names: dsr list --catalog")
     if len(text) > _LONGEST_PATH:
@@ -64,6 +74,8 @@ def parse(text: str) -> Reference:
         )
     if text.casefold() == EMBEDDED:
         return Reference("embedded", text)
+    if split_program(text) is not None:
+        return Reference("program", text, path=Path(text))
     if hub := _HUB.match(text):
         return _repository(text, _without_web_tail(text[hub.end() :]))
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
@@ -90,6 +102,8 @@ def guess(word: str) -> Guess:
     """Whether a word that may be a model or a question is a model. The disk is read only to look for a file."""
     if word.casefold() == EMBEDDED or _HUB.match(word) or "://" in word:
         return Guess("model")
+    if word.casefold() in aliases.load(paths.aliases_file()) or split_program(word) or offered(word):
+        return Guess("model")
     if _SUM.fullmatch(word):
         return Guess("no")
     catalog = load()
@@ -106,10 +120,11 @@ def near_names(word: str, catalog: Catalog) -> tuple[str, ...]:
     wanted = word.casefold().partition(":")[0]
     if len(wanted) < _SHORTEST_NEAR or not _PART.fullmatch(wanted):
         return ()
-    smallest = {EMBEDDED: EMBEDDED}
+    own = tuple(aliases.load(paths.aliases_file()))
+    smallest = {EMBEDDED: EMBEDDED, **{name: name for name in own}}
     for entry in sorted(catalog.entries, key=lambda entry: entry.parameters):
         smallest.setdefault(entry.name.partition(":")[0], entry.name)
-    listed = dict.fromkeys([EMBEDDED, *(entry.name.partition(":")[0] for entry in catalog.entries)])
+    listed = dict.fromkeys([EMBEDDED, *own, *(entry.name.partition(":")[0] for entry in catalog.entries)])
     families: dict[str, list[str]] = {}
     for name in listed:
         families.setdefault(re.split(r"[\d.-]", name)[0], []).append(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dsr.models.cache_scan import hub_cache_folder, size_on_disk
 from dsr.models.model import Model
+from dsr.models.other_programs import PROGRAMS
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.types import ByteCount
 
@@ -28,6 +29,11 @@ def plan_removal(model: Model) -> RemovalPlan:
     """
     if model.embedded:
         raise UsageError("dsr cannot delete nano, because it is part of dsr")
+    if model.program is not None:
+        raise UsageError(
+            f"{model.reference} is a file of another program, so dsr does not delete it",
+            hint=f"delete it with {PROGRAMS[model.program]}",
+        )
     if model.repo is None:
         raise UsageError(
             f"{model.path} is your own file outside of the cache, so dsr does not delete it",

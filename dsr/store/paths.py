@@ -26,6 +26,11 @@ def config_file() -> Path:
     return _folder("config") / "config.toml"
 
 
+def aliases_file() -> Path:
+    """The names that the user gave to models, TOML."""
+    return _folder("config") / "aliases.toml"
+
+
 def nodes_file() -> Path:
     """The machines that lend their memory, TOML."""
     return _folder("config") / "nodes.toml"

@@ -57,7 +57,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "on_full": get_args(OnFull),
 }
 # Biases and DRY's sequence breakers are left out: tokens belong to one model.
-_SAMPLING: dict[str, type] = {
+SAMPLING: dict[str, type] = {
     name: type(getattr(SamplingParams(), name))
     for name in (
         "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repeat_penalty",
@@ -65,19 +65,20 @@ _SAMPLING: dict[str, type] = {
         "xtc_threshold", "typical_p", "top_n_sigma", "dynatemp_range", "dynatemp_exponent",
     )
 }  # fmt: skip
-KINDS |= _SAMPLING
+KINDS |= SAMPLING
 _WORDS: dict[type, str] = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-def load(path: Path, environ: dict[str, str] | os._Environ[str] = os.environ) -> Settings:
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings; a missing file is an empty one. Raises UsageError naming the file or variable and the key."""
-    values = {**_from_file(path), **_from_environment(environ)}
-    sampling = {key: values.pop(key) for key in _SAMPLING if key in values}
+    values = {**from_file(path), **from_environment(environ)}
+    sampling = {key: values.pop(key) for key in SAMPLING if key in values}
     return Settings(**values, sampling=sampling)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def from_file(path: Path) -> dict[str, Any]:
+    """The settings in the file, checked; a missing file has none."""
     try:
         table = read_toml(path)
     except NotFound:
@@ -87,16 +88,19 @@ def _from_file(path: Path) -> dict[str, Any]:
     return table
 
 
-def _from_environment(environ: dict[str, str] | os._Environ[str]) -> dict[str, Any]:
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in variables, checked."""
     found: dict[str, Any] = {}
     for key in KINDS:
         name = f"DSR_{key.upper()}"
         if environ.get(name):
-            found[key] = _parsed(name, key, environ[name])
+            found[key] = checked(name, key, environ[name])
     return found
 
 
-def _parsed(source: str, key: str, text: str) -> Any:
+def checked(source: str, key: str, text: str) -> Any:
+    """The value of a setting that is written as a text. Raises UsageError naming `source` and the key."""
+    check_key(source, key)
     kind = KINDS[key]
     value: Any = text
     if kind is int:
@@ -117,16 +121,21 @@ def _parsed(source: str, key: str, text: str) -> Any:
     return value
 
 
-def _check(source: str, key: str, value: object) -> None:
+def check_key(source: str, key: str) -> None:
+    """Raise UsageError for a setting that dsr does not know."""
     if key not in KINDS:
         near = difflib.get_close_matches(key, KINDS, n=1)
-        plain = ", ".join(each for each in KINDS if each not in _SAMPLING)
+        plain = ", ".join(each for each in KINDS if each not in SAMPLING)
         raise UsageError(
             f"{source}: unknown setting {key!r}",
             hint=f"did you mean {near[0]!r}?"
             if near
             else f"known settings: {plain}, and sampling settings such as top_p",
         )
+
+
+def _check(source: str, key: str, value: object) -> None:
+    check_key(source, key)
     kind = KINDS[key]
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise UsageError(f"{source}: {key} must be {_WORDS[kind]}, not {value!r}")
@@ -137,7 +146,7 @@ def _check(source: str, key: str, value: object) -> None:
             ByteCount.parse(cast(str, value))
         except UsageError as error:
             raise UsageError(f"{source}: cache_limit: {error.message}", hint=error.hint) from None
-    if key in _SAMPLING:
+    if key in SAMPLING:
         if complaint := out_of_range(key, cast(float, value)):
             raise UsageError(f"{source}: {key} {complaint}")
     elif kind is int and cast(int, value) < 1:
