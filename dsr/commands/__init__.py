@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
         serve,
         show,
     )
+    from dsr.commands.usual_group import SettingsGroup, UsualGroup
 
     app.command("chat", cls=chat.ChatCommand)(chat.chat)
     app.command("serve")(serve.serve)
@@ -39,6 +40,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(experts.app, name="experts")
     app.add_typer(bench.app, name="bench")
     app.command("history")(history.history)
-    app.add_typer(config.app, name="config")
-    app.add_typer(alias.app, name="alias")
+    app.add_typer(config.app, name="config", cls=SettingsGroup)
+    app.add_typer(alias.app, name="alias", cls=UsualGroup)
     app.command("doctor")(doctor.doctor)

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from dsr.commands.usual_group import UsualGroup
 from dsr.options import JsonOpt, QuietOpt
 
 app = typer.Typer(
-    cls=UsualGroup,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dsr.commands.usual_group import SettingsGroup
 from dsr.options import JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
     from dsr.store.settings_file import Setting
 
 app = typer.Typer(
-    cls=SettingsGroup,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

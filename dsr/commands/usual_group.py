@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperGroup
+from dsr.commands.grouped_help import GroupedGroup
 
 
-class UsualGroup(TyperGroup):
+class UsualGroup(GroupedGroup):
     """Without the name of a command: none of the words lists, one shows and two set."""
 
     one, two = "show", "set"
