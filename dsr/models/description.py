@@ -326,7 +326,8 @@ def _pruned_json(pruned: KeptExperts) -> dict[str, Any]:
 def _rounded_text(rounded: RoundedFile) -> str:
     names = ", ".join(quoted(name) for name in rounded.datasets)
     text = f"{rounded.tokens} tokens of {names}" if names else f"{rounded.tokens} tokens"
-    return f"errors corrected in {counted(rounded.tensors, 'tensor')} ({quoted(rounded.effort)}), from {text}"
+    how = f"{quoted(rounded.effort)}, with those of earlier layers" if rounded.staged else quoted(rounded.effort)
+    return f"errors corrected in {counted(rounded.tensors, 'tensor')} ({how}), from {text}"
 
 
 def _rounded_json(rounded: RoundedFile) -> dict[str, Any]:
@@ -335,6 +336,7 @@ def _rounded_json(rounded: RoundedFile) -> dict[str, Any]:
         "tensors": rounded.tensors,
         "tokens": rounded.tokens,
         "datasets": list(rounded.datasets),
+        "staged": rounded.staged,
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ def moments_of(source: Source, folder: Path | None, run: Run) -> Moments:
     lock = kept_moments.take(place)
     try:
         moments = read_complete(place)
+        if moments.text() is None:  # an older version kept none
+            moments = _collected(source, digest, most, place, run)
     except (NotFound, BadModelFile, Incompatible):
         moments = _collected(source, digest, most, place, run)
     moments.held = lock
@@ -59,12 +62,20 @@ def _collected(source: Source, digest: str, most: int, place: Path, run: Run) ->
     def room(needed: int) -> None:
         kept_moments.make_room(place, needed)
 
+    with original_file(source, place.parent, run) as path:
+        return collect(path, digest, (), most, place, run, room)
+
+
+@contextmanager
+def original_file(source: Source, folder: Path, run: Run) -> Iterator[Path]:
+    """A model file of the source's weights: its own, or one in `folder` that is deleted afterwards."""
     if isinstance(source, GgufSource):
-        return collect(source.files[0], digest, (), most, place, run, room)
-    with disk_errors(place), scratch_folder(place.parent, ".source-") as scratch:
+        yield source.files[0]
+        return
+    with disk_errors(folder), scratch_folder(folder, ".source-") as scratch:
         path = scratch / "source.gguf"
         execute.quantize(source, unquantized(source), path, run)
-        return collect(path, digest, (), most, place, run, room)
+        yield path
 
 
 def collect(

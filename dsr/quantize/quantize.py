@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from dsr.models.library import find_weights
 from dsr.quantize.check_text import check_text
 from dsr.quantize.decide import Decision, decide, name_of, weighted
 from dsr.quantize.size import SizeTarget, decide_size
+from dsr.quantize.stages import with_stages
 from quant.open_source import open_source
 from quant.plan import Effort
 from quant.recipe import recipe
@@ -114,14 +115,17 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
         text = read_text(request.measure)
     model, target = find_weights(request.source), request.target
     needs_weights = isinstance(target, SizeTarget) or not request.dry_run
-    with open_source(
-        model.path,
-        name=name_of(model),
-        pre=request.pre,
-        keep_mtp=request.keep_mtp,
-        weights=needs_weights,
-        listen=run.listen,
-    ) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(
+            open_source(
+                model.path,
+                name=name_of(model),
+                pre=request.pre,
+                keep_mtp=request.keep_mtp,
+                weights=needs_weights,
+                listen=run.listen,
+            )
+        )
         out = request.out or Path(f"{source.name}-{target.name}.gguf")
         if not request.dry_run:
             check_place(out, source.files, force=request.force or request.split_max_size is not None)
@@ -136,6 +140,7 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
             decision, moments = _of_recipe(source, target, request, run)
         job = None
         if not request.dry_run:
+            decision, stages = stack.enter_context(with_stages(source, decision, moments, run))
             job = execute.prepare(
                 decision.source,
                 decision.plan,
@@ -143,6 +148,7 @@ def plan_quantization(request: QuantizeRequest, run: Run) -> Iterator[Quantizati
                 allow_requantize=request.allow_requantize,
                 split_max_size=request.split_max_size,
                 moments=moments,
+                stages=stages,
             )
         if request.save_recipe is not None:
             save_recipe(request.save_recipe, decision)

@@ -117,6 +117,18 @@ class Graph:
             and not self._unnamed[index]
         )
 
+    def has(self, index: int, name: str) -> bool:
+        """Whether there is a node `index` with this name, or with one that ggml gave."""
+        return index < len(self._checked) and self._checked[index] in (name, "")
+
+    def is_like(self, other: Graph) -> bool:
+        """Whether the other graph has the same nodes, of any lengths."""
+        return self._checked == other._checked
+
+    @cached_property
+    def _checked(self) -> list[str]:
+        return ["" if _NUMBERED.fullmatch(step.name) else step.name for step in self.steps]
+
     def _is_named(self, index: int) -> bool:
         name = self.steps[index].name
         return self._names[name] == 1 and _NUMBERED.fullmatch(name) is None
@@ -129,7 +141,7 @@ class Graph:
     def _lives(self) -> list[tuple[int, int]]:
         """For each node with values that are not light: its number, and that of the last one that reads or changes
         them."""
-        heavy = {step.root for step, light in zip(self.steps, self._light, strict=True) if not light}
+        heavy = {step.root for step, light in zip(self.steps, self.light, strict=True) if not light}
         last: dict[int, int] = {}
         for number, step in enumerate(self.steps):
             last |= dict.fromkeys(step.reads, number)
@@ -153,7 +165,7 @@ class Graph:
         any case, so it is a use when others read what they took from a cache."""
         uses: dict[int, tuple[int, int]] = {}
         taken: dict[int, frozenset[int]] = {root: frozenset((root,)) for root in self._caches}
-        for number, (step, light) in enumerate(zip(self.steps, self._light, strict=True)):
+        for number, (step, light) in enumerate(zip(self.steps, self.light, strict=True)):
             found = frozenset().union(*(taken.get(root, frozenset()) for root in (step.root, *step.reads)))
             if light:
                 taken[step.root] = found
@@ -163,7 +175,7 @@ class Graph:
         return self._sums([(first, last, 1) for first, last in uses.values()])
 
     @cached_property
-    def _light(self) -> list[bool]:
+    def light(self) -> list[bool]:
         lightness = Lightness()
         return [lightness.is_light(step.operation, step.root, step.reads) for step in self.steps]
 

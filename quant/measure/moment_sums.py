@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from quant.round.moments import Part
 from runtime.base.errors import EngineFailed
 
 _OUTPUT = "output.weight"
-_BLOCK = 768  # columns of a product; fixed, because sums in other blocks differ in the last digit
+BLOCK = 768  # columns of a product; fixed, because sums in other blocks differ in the last digit
 _WORTH_THREADS = 1 << 24  # multiplications
 
 Floats = NDArray[np.float32]
@@ -64,6 +64,8 @@ class InputFinder:
 
     def __init__(self) -> None:
         self.inputs: list[Input] = []
+        self.products: dict[int, str] = {}  # the matrix of each product, by the number of its node
+        self.shapes: dict[str, tuple[int, int]] = {}  # the third and fourth axis of each matrix
         self._of: dict[tuple[int, ...], Input] = {}
         self._known: dict[str, Input] = {}
         self._nodes = 0
@@ -77,6 +79,8 @@ class InputFinder:
         # An embedding is looked up, so its rows cannot be corrected, also where it is the output matrix.
         if not (name.startswith("blk.") or name == _OUTPUT) or not rows.is_float32:
             return False
+        self.products[number] = name
+        self.shapes[name] = weight.shape[2], weight.shape[3]
         if (known := self._known.get(name)) is not None:
             if name == known.weights[0]:
                 known.uses += 1
@@ -165,7 +169,7 @@ class MomentCollector:
                     hint="use the original weights in BF16 or F32: F16 may overflow",
                 )
             for each in sums:
-                _mirror(each)
+                mirror(each)
             file = f"{name}.{share.first}.npy"
             counts = tuple(map(int, self.counts[name]))
             yield Part(file, tuple(share.input.weights), share.input.columns, share.first, counts), sums
@@ -176,8 +180,8 @@ def add_products(work: Sequence[tuple[Floats, Floats]], threads: Executor | None
     pieces = [
         (sums, rows, first, second)
         for sums, rows in work
-        for first in range(0, len(sums), _BLOCK)
-        for second in range(first, len(sums), _BLOCK)
+        for first in range(0, len(sums), BLOCK)
+        for second in range(first, len(sums), BLOCK)
     ]
     much = sum(rows.size * len(sums) for sums, rows in work) > _WORTH_THREADS
     if threads is None or not much or len(pieces) < 2:
@@ -190,14 +194,14 @@ def add_products(work: Sequence[tuple[Floats, Floats]], threads: Executor | None
 
 def _add(piece: tuple[Floats, Floats, int, int]) -> None:
     sums, rows, first, second = piece
-    left, right = rows[:, first : first + _BLOCK], rows[:, second : second + _BLOCK]
-    sums[first : first + _BLOCK, second : second + _BLOCK] += left.T @ right
+    left, right = rows[:, first : first + BLOCK], rows[:, second : second + BLOCK]
+    sums[first : first + BLOCK, second : second + BLOCK] += left.T @ right
 
 
-def _mirror(sums: Floats) -> None:
+def mirror(sums: Floats) -> None:
     """Copy the blocks above the diagonal to below it."""
-    for first in range(0, len(sums), _BLOCK):
-        end = first + _BLOCK
+    for first in range(0, len(sums), BLOCK):
+        end = first + BLOCK
         sums[end:, first:end] = sums[first:end, end:].T
 
 
@@ -217,9 +221,13 @@ def _by_slice(node: Node, share: Share) -> Iterator[tuple[int, Floats]]:
             if len(token):
                 yield expert, np.ascontiguousarray(rows[token, place % rows.shape[1]])
         return
+    yield from by_slice(values, weight.shape[2], weight.shape[3], range(share.first, share.end))
+
+
+def by_slice(values: Floats, depth: int, width: int, numbers: Iterable[int]) -> Iterator[tuple[int, Floats]]:
+    """The inputs of some slices of a weight whose third and fourth axis are `depth` and `width`, (inputs, columns)."""
     batches, heads, count, columns = values.shape
-    depth, width = weight.shape[2], weight.shape[3]
     each = values.reshape(batches // width, width, heads // depth, depth, count, columns)
-    for number in range(share.first, share.end):
+    for number in numbers:
         own = each[:, number // depth, :, number % depth]
         yield number, np.ascontiguousarray(own).reshape(-1, columns)

@@ -32,7 +32,7 @@ from runtime.base.run import Run
 from runtime.base.types import ByteCount, counted
 from runtime.machine.host import probe
 
-_TOGETHER = 16  # texts that share a pass: conversations are shorter than a pass
+TOGETHER = 16  # texts that share a pass: conversations are shorter than a pass
 # Bytes of moments at a time where the graph can be cut, because more would save nothing. The widest matrix of a model
 # of 7 B has 1.4 GB.
 _ENOUGH = 2 << 30
@@ -46,15 +46,15 @@ class _Model(Tokenizer, Protocol):
     def forget_weights(self) -> None: ...
 
 
-class _Part(Protocol):
+class Part(Protocol):
     def wants(self, node: PartNode, /) -> bool: ...
     def sees(self, node: PartNode, /) -> bool: ...
 
 
-class _Watching:
+class Watching:
     """What the callbacks of an Observer do: what `part` of the graph wants, or nothing."""
 
-    part: _Part | None = None
+    part: Part | None = None
 
     def wants(self, node: Node) -> bool:
         return self.part is not None and self.part.wants(cast("PartNode", node))
@@ -162,20 +162,22 @@ def collect_moments(
     from runtime.llama import MappedObserver, Observer
     from runtime.llama.blas import one_blas_thread
 
-    watching = _Watching()
+    watching = Watching()
     callbacks = watching.wants, watching.sees
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
         model: Observer = stack.enter_context(
-            MappedObserver(path, *callbacks, window=context, sequences=_TOGETHER, run=run)
+            MappedObserver(path, *callbacks, window=context, sequences=TOGETHER, run=run)
             if mapped
-            else Observer(path, *callbacks, window=context, sequences=_TOGETHER, run=run)
+            else Observer(path, *callbacks, window=context, sequences=TOGETHER, run=run)
         )
         # Finding the best number computes with all weights.
         asked = run.threads or (probe().cores if mapped else None)
         threads = stack.enter_context(ThreadPoolExecutor(settle_threads(model, asked)))
         parts = sequences(model, texts, context, most)
         moments = begin(folder, source, text_digest(parts), sum(map(len, parts)), [text.name for text in texts])
+        with disk_errors(folder):
+            moments.keep_text(parts)
         if moments.index.complete:
             return moments
         if moments.index.parts:
@@ -195,7 +197,7 @@ def collect_moments(
 class _Collecting:
     name: str
     model: _Model
-    watching: _Watching
+    watching: Watching
     parts: Sequence[Sequence[int]]
     moments: Moments
     threads: ThreadPoolExecutor
@@ -252,7 +254,7 @@ class _Collecting:
         part.finish_pass()
         return rows.like(whole.rows)
 
-    def _short(self, part: _Part) -> None:
+    def _short(self, part: Part) -> None:
         self.watching.part = part
         for _ in self.model.observe(self.parts[0][:LEAST_CHUNK]):
             break

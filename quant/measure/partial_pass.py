@@ -80,8 +80,12 @@ class PartialPass:
         end: Cut | None = None,
         load: Callable[[int], bytes] = bytes,
         save: Callable[[bytes], Any] = len,
+        same_nodes: bool = False,
     ) -> None:
-        """`watcher` wants `uses` nodes in a pass; the last one has the number `last`."""
+        """`watcher` wants `uses` nodes in a pass; the last one has the number `last`.
+
+        `same_nodes`: each pass has exactly the nodes of the graph, which need not be looked at one by one."""
+        self._same_nodes = same_nodes
         self._graph, self._watcher, self._start, self._end = graph, watcher, start, end
         self._uses, self._load, self._save = uses, load, save
         self._stop = graph.end(last)
@@ -91,7 +95,7 @@ class PartialPass:
     def _begin(self) -> None:
         self._nodes: dict[str, PartNode] = {}
         self._left_out: list[PartNode] = []
-        self._lightness = Lightness()
+        self._lightness, self._number = Lightness(), -1
         self._skipping = self._start is not None
         self._left = self._uses
         self._saving = self._end is not None
@@ -109,7 +113,7 @@ class PartialPass:
             self._nodes[name] = node
         if self._skipping:
             assert self._start is not None
-            if not self._lightness.is_light(node.operation, node.root, node.source_roots):
+            if not self._is_light(node, name):
                 node.leave_out()
                 self._left_out.append(node)
             return name == self._start.name
@@ -120,6 +124,14 @@ class PartialPass:
             or (self._end is not None and name == self._end.name)
             or name == self._stop
         )
+
+    def _is_light(self, node: PartNode, name: str) -> bool:
+        if not self._same_nodes:
+            return self._lightness.is_light(node.operation, node.root, node.source_roots)
+        self._number += 1
+        if not self._graph.has(self._number, name):
+            raise GraphDiffers("the graph of the model changes with the text")
+        return self._graph.light[self._number]
 
     def sees(self, node: PartNode) -> bool:
         """Take in a node; False once nothing behind it is needed."""

@@ -58,6 +58,30 @@ class Factor:
             watch(1 - start / len(placed))
         return total
 
+    def solved(self, wanted: NDArray[np.float64], watch: Watch = unwatched) -> NDArray[np.float64]:
+        """H^-1 `wanted`, both (columns, rows) with the columns in natural order: from the first column to the last and
+        back, for H = (blocks rows)^T (blocks rows)."""
+        found = wanted[self.order]
+        panels = [(start, min(start + _LOSS_PANEL, len(found))) for start in range(0, len(found), _LOSS_PANEL)]
+        for done, (start, end) in enumerate(reversed(panels)):
+            lower = self._lower(start, end)
+            found[start:end] = np.linalg.solve(lower[:, start:].T, found[start:end])
+            found[:start] -= lower[:, :start].T @ found[start:end]
+            watch((done + 1) / (2 * len(panels)))
+        for done, (start, end) in enumerate(panels):
+            lower = self._lower(start, end)
+            found[start:end] -= lower[:, :start] @ found[:start]
+            found[start:end] = np.linalg.solve(lower[:, start:], found[start:end])
+            watch((done + 1 + len(panels)) / (2 * len(panels)))
+        natural = np.empty_like(found)
+        natural[self.order] = found
+        return natural
+
+    def _lower(self, start: int, end: int) -> NDArray[np.float64]:
+        """Rows of blocks rows from place `start` to `end` of the order, (columns, columns up to the end)."""
+        own = self.blocks[start // self.vector : end // self.vector].astype(np.float64)
+        return (own @ _grouped(self.rows[start:end, :end].astype(np.float64), self.vector)).reshape(end - start, end)
+
     def residual_loss(self, start: int, residuals: Floats) -> NDArray[np.float64]:
         """The part of the loss that columns from place `start` of the order on have, from what is left of the error
         that each of them sees, (columns, rows)."""

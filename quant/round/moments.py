@@ -3,7 +3,7 @@
 `moments.json` says of which source and of which text they are, and lists the parts. A part is one file in numpy's
 format, (slices, columns, columns) in float32: sums of x x^T, a slice for each expert or head. Matrices with the same
 input (query, key and value; gate and up) share a part. A part is listed once its file is complete, so collecting can
-be interrupted.
+be interrupted. `text.bin` has the tokens that were read: for each sequence their number, then the tokens, in int32.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from runtime.base.errors import BadModelFile, Incompatible, NotFound
 from runtime.base.files import write_atomically, write_stream
 
 _INDEX = "moments.json"
+_TEXT = "text.bin"
 _SCHEMA = 1
 _MAKE = "make them again: dsr imatrix MODEL --moments FOLDER"
 # Bytes of prepared moments that are kept for the next rows. One matrix may need more.
@@ -149,6 +150,25 @@ class Moments:
                 f"{self.folder}: these moments are of other weights", hint="leave out --moments, or make them again"
             )
 
+    def text(self) -> tuple[tuple[int, ...], ...] | None:
+        """The tokens of the sequences that were read; None where the folder does not have them."""
+        try:
+            numbers = np.fromfile(self.folder / _TEXT, "<i4")
+        except OSError:
+            return None
+        if hashlib.sha256(numbers.tobytes()).hexdigest() != self.index.text:
+            return None
+        found, at = [], 0
+        while at < len(numbers):
+            end = at + 1 + int(numbers[at])
+            found.append(tuple(map(int, numbers[at + 1 : end])))
+            at = end
+        return tuple(found)
+
+    def keep_text(self, sequences: Iterable[Sequence[int]]) -> None:
+        """Write the tokens that are read. Raises OSError."""
+        write_atomically(self.folder / _TEXT, b"".join(map(_as_bytes, sequences)))
+
     def add(self, part: Part, sums: NDArray[np.float32]) -> None:
         """Write a part, then list it. Raises OSError."""
         head = io.BytesIO()
@@ -242,5 +262,9 @@ def text_digest(sequences: Iterable[Sequence[int]]) -> str:
     """The same for the same tokens in the same sequences."""
     out = hashlib.sha256()
     for tokens in sequences:
-        out.update(np.array([len(tokens), *tokens], "<i4").tobytes())
+        out.update(_as_bytes(tokens))
     return out.hexdigest()
+
+
+def _as_bytes(tokens: Sequence[int]) -> bytes:
+    return np.array([len(tokens), *tokens], "<i4").tobytes()

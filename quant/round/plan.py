@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from quant.plan import ORIGINAL_TYPES, Effort, QuantPlan, TensorPlan
 from quant.round.grids import TYPES
-from quant.round.rounded_file import PREFIX, RoundedFile
+from quant.round.rounded_file import PREFIX, STAGED, RoundedFile, tokens_read
 from runtime.base.types import counted
 
 
@@ -41,6 +41,12 @@ def plan_rounding(
     known = RoundedFile(effort, rounded, tokens, tuple(dict.fromkeys(datasets)))
     metadata = (*(entry for entry in plan.metadata if not entry.key.startswith(PREFIX)), *known.entries())
     return replace(plan, tensors=tuple(tensors), metadata=metadata, warnings=warnings)
+
+
+def staged(plan: QuantPlan, tokens: int) -> QuantPlan:
+    """A rounded plan as one whose matrices correct the errors of those before them, too, as `tokens` show them."""
+    new = {entry.key: entry for entry in (STAGED, tokens_read(tokens))}
+    return replace(plan, metadata=tuple(new.get(entry.key, entry) for entry in plan.metadata))
 
 
 def not_rounded(tensor: TensorPlan, weights: Container[str] | None) -> str | None:

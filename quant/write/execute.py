@@ -6,7 +6,8 @@ where an earlier one was stopped, and gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from quant.round.cross import Inputs
     from quant.round.moments import Moments
+    from quant.write.stages import InputsOf, Stages, Written
 
 JOB = "quantizing"
 
@@ -72,6 +75,7 @@ class WriteJob:
     plan: QuantPlan
     output: Output
     moments: Moments | None = None
+    stages: Stages | None = None
 
 
 def prepare(
@@ -82,8 +86,10 @@ def prepare(
     allow_requantize: bool = False,
     split_max_size: int | None = None,
     moments: Moments | None = None,
+    stages: Stages | None = None,
 ) -> WriteJob:
-    """Check everything that can be checked before writing. A plan that corrects errors needs `moments`.
+    """Check everything that can be checked before writing. A plan that corrects errors needs `moments`; the matrices of
+    `stages` correct errors of earlier layers, too.
 
     Raises UsageError, NotFound."""
     if not allow_requantize:
@@ -93,14 +99,14 @@ def prepare(
         raise UsageError("the plan corrects errors of rounding, and there are no second moments")
     output = Output.of(plan, out, split_max_size)
     output.check_places(source.files)
-    return WriteJob(source, plan, output, moments)
+    return WriteJob(source, plan, output, moments, stages)
 
 
 def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
     """Write the files of a job, as `quantize` does."""
     plan, output = job.plan, job.output
     with disk_errors(output.out), ExitStack() as stack:
-        digest = work_digest(job.source, plan, output, job.moments)
+        digest = work_digest(job.source, plan, output, job.moments, job.stages)
         journal = Journal(journal_of(output.out))
         stack.callback(journal.close)
         renaming = journal.digest == digest and journal.complete and output.all_there()
@@ -108,7 +114,6 @@ def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
             output.refuse_existing(journal, renaming=renaming)
         if not renaming:
             output.prepare(journal, digest, run.listen)
-            pieces = _pieces(job, frozenset(journal.finished))
             meter = _Meter(plan, journal, output, run.listen)
             with ExitStack() as writing:
                 keeper = writing.enter_context(Keeper(journal, output.open(writing)))
@@ -117,7 +122,7 @@ def write(job: WriteJob, run: Run, *, force: bool = False) -> tuple[Path, ...]:
 
                     # Each piece computes in one thread: its bytes must not depend on their number.
                     writing.enter_context(one_blas_thread())
-                _store_all(pieces, _storer(job, keeper.files), keeper, run, meter)
+                _store_all(job, frozenset(journal.finished), keeper, run, meter)
         output.rename()
         journal.remove()
     return output.targets
@@ -193,10 +198,50 @@ def _rounded_rows(tensor: TensorPlan) -> int:
     return most // height * height if height <= most else -(-height // -(-height // most))
 
 
-def _store_all(
-    pieces: Iterator[_Piece], store: Callable[[_Piece, Watch], None], keeper: Keeper, run: Run, meter: _Meter
+def _store_all(job: WriteJob, finished: frozenset[str], keeper: Keeper, run: Run, meter: _Meter) -> None:
+    """Store all pieces that are still to be written: those of stages last, one stage after the other."""
+    stages, moments = job.stages, job.moments
+    staged = frozenset() if stages is None else stages.weights
+    left = list(_pieces(job, finished))
+
+    def by_moments(name: str, number: int, watch: Watch) -> Inputs | None:
+        from quant.round.cross import Inputs
+
+        moment = None if moments is None else moments.of(name, number, watch)
+        return None if moment is None else Inputs(moment)
+
+    def store(names: Container[str], inputs_of: InputsOf) -> None:
+        own = [piece for piece in left if piece.tensor.name in names]
+        _store(own, _storer(job, keeper.files, inputs_of), keeper, run, meter)
+
+    store({piece.tensor.name for piece in left} - staged, by_moments)
+    if stages is not None and not staged <= finished:
+        for weights, inputs_of in stages.each(finished, _reader(job, keeper.files), run):
+            store(weights, inputs_of)
+    keeper.complete()
+
+
+def _reader(job: WriteJob, files: Sequence[int]) -> Written:
+    """Reads tensors that were written."""
+    placed = {
+        tensor.name: (tensor, files[file], offset)
+        for file, ((begin, end), layout) in enumerate(zip(job.output.ranges, job.output.layouts, strict=True))
+        for tensor, offset in zip(job.plan.tensors[begin:end], layout.offsets, strict=True)
+    }
+
+    def written(name: str) -> NDArray[np.uint8]:
+        import numpy as np
+
+        tensor, file, offset = placed[name]
+        return np.frombuffer(os.pread(file, tensor.bytes, offset), np.uint8).reshape(tensor.rows, -1)
+
+    return written
+
+
+def _store(
+    pieces: Sequence[_Piece], store: Callable[[_Piece, Watch], None], keeper: Keeper, run: Run, meter: _Meter
 ) -> None:
-    """Store all pieces, several at a time, and settle them in order."""
+    """Store pieces, several at a time, and settle them in order."""
 
     def settled(piece: _Piece) -> None:
         if piece.last:
@@ -207,7 +252,6 @@ def _store_all(
         meter.report(sum(piece.bytes * share for piece, share in under_way))
 
     do_pieces(pieces, store, run, settled, report)
-    keeper.complete()
 
 
 class _Meter:
@@ -225,7 +269,7 @@ class _Meter:
         self._listen(Progress(JOB, self._item, self.done + int(under_way), self._total, "bytes"))
 
 
-def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece, Watch], None]:
+def _storer(job: WriteJob, files: Sequence[int], inputs_of: InputsOf) -> Callable[[_Piece, Watch], None]:
     """What a thread does with a piece: read, store in its type, write. ggml and the reads release Python's lock."""
     source = job.source
     importance = source.importance or {}
@@ -244,7 +288,7 @@ def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece, Watch], No
             done = 0
             for each in _parts(piece, rows, importance.get(tensor.name)):
                 end = done + len(each.rows)
-                stored = _stored(tensor, each, job.moments, part(watch, done / piece.count, end / piece.count))
+                stored = _stored(tensor, each, inputs_of, part(watch, done / piece.count, end / piece.count))
                 write_at(files[piece.file], stored, at)
                 at, done = at + stored.nbytes, end
         except BadModelFile:  # names the file already
@@ -255,26 +299,35 @@ def _storer(job: WriteJob, files: Sequence[int]) -> Callable[[_Piece, Watch], No
     return store
 
 
-def _stored(tensor: TensorPlan, part: _Part, moments: Moments | None, watch: Watch) -> NDArray[np.uint8]:
+def _stored(tensor: TensorPlan, part: _Part, inputs_of: InputsOf, watch: Watch) -> NDArray[np.uint8]:
     """The rows of a part in the tensor's type, and with its rounding."""
+    inputs = inputs_of(tensor.name, part.matrix, watch) if tensor.rounding else None
+    if inputs is None:  # an expert that saw no token has none
+        return _quantized(tensor, part.rows, part.importance, watch)
+    from quant.round.rounding import round_rows
+    from runtime.llama import check_rows
+
+    target = inputs.target(part.rows, tensor.target, watch)
+    stored = _quantized(tensor, target, part.importance, watch)
+    rounded = round_rows(target, stored, tensor.target, inputs.moment, tensor.rounding, watch).stored
+    check_rows(BY_NAME[tensor.target].number, rounded)
+    return rounded
+
+
+def _quantized(
+    tensor: TensorPlan, rows: NDArray[np.float32], importance: NDArray[np.float32] | None, watch: Watch
+) -> NDArray[np.uint8]:
+    """Rows as the engine's quantizer stores them."""
     import numpy as np
 
-    from runtime.llama import check_rows, quantize_rows
+    from runtime.llama import quantize_rows
 
-    number, rows = BY_NAME[tensor.target].number, max(_PIECE // tensor.row_length, 1)
+    number, count = BY_NAME[tensor.target].number, max(_PIECE // tensor.row_length, 1)
     found = []
-    for first in range(0, len(part.rows), rows):
-        found.append(quantize_rows(number, part.rows[first : first + rows], part.importance))
+    for first in range(0, len(rows), count):
+        found.append(quantize_rows(number, rows[first : first + count], importance))
         watch(0)
-    stored = np.concatenate(found) if len(found) > 1 else found[0]
-    moment = moments.of(tensor.name, part.matrix, watch) if moments is not None and tensor.rounding else None
-    if moment is None:  # an expert that saw no token has none
-        return stored
-    from quant.round.rounding import round_rows
-
-    rounded = round_rows(part.rows, stored, tensor.target, moment, tensor.rounding, watch).stored
-    check_rows(number, rounded)
-    return rounded
+    return np.concatenate(found) if len(found) > 1 else found[0]
 
 
 def _refuse_unsound(tensor: TensorPlan, stored: NDArray[np.uint8]) -> None:

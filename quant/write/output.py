@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from quant.round.moments import Moments
+    from quant.write.stages import Stages
 
 _JOURNAL = "dsr.quantize/1"
 
@@ -165,9 +166,12 @@ def _exists(out: Path) -> UsageError:
     return UsageError(f"{out} exists already", hint="give another name, or --force to replace it")
 
 
-def work_digest(source: Source, plan: QuantPlan, output: Output, moments: Moments | None = None) -> str:
+def work_digest(
+    source: Source, plan: QuantPlan, output: Output, moments: Moments | None = None, stages: Stages | None = None
+) -> str:
     """The same only for work that gives the same bytes. It covers the engine, the plan, the files to write, the
-    source's files as they are now, the importances and second moments that are used, and the version of rounding."""
+    source's files as they are now, the importances, second moments and stages that are used, and the version of
+    rounding."""
     from runtime.llama import ENGINE_VERSION
 
     importance = source.importance or {}
@@ -175,7 +179,7 @@ def work_digest(source: Source, plan: QuantPlan, output: Output, moments: Moment
     if moments is not None:
         from quant.round import rounding as method
 
-        rounding = f"{method.VERSION}\0{moments.index.digest}"
+        rounding = f"{method.VERSION}\0{moments.index.digest}\0{stages.digest if stages else ''}"
     out = hashlib.sha256(f"{ENGINE_VERSION}\0{plan.digest}\0{output.ranges}\0{rounding}\0".encode())
     for path in source.files:
         facts = path.stat()

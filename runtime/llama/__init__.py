@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runtime.llama.rpc import serve
     from runtime.llama.scorer import Scorer
     from runtime.llama.streamed_backend import StreamedBackend
+    from runtime.llama.switched_observer import SwitchedObserver
 
 __all__ = [
     "ENGINE_VERSION",
@@ -41,6 +42,7 @@ __all__ = [
     "OpenOptions",
     "Scorer",
     "StreamedBackend",
+    "SwitchedObserver",
     "check_rows",
     "dequantize_rows",
     "engine_info",
@@ -64,6 +66,7 @@ _PLACES = {
     "OpenOptions": "open_options",
     "Scorer": "scorer",
     "StreamedBackend": "streamed_backend",
+    "SwitchedObserver": "switched_observer",
     "check_rows": "quantizer",
     "dequantize_rows": "quantizer",
     "engine_info": "native",

@@ -208,6 +208,16 @@ class GraphNode:
         """Let the data lie at `address`, laid out as it is."""
         self._tensor.data = address
 
+    @property
+    def lying(self) -> tuple[int, tuple[int, ...], int]:
+        """The type, the bytes from one to the next on each axis in ggml order, and the address of the data."""
+        return int(self._tensor.type), tuple(self._tensor.nb), self.address
+
+    def lie_as(self, lying: tuple[int, tuple[int, ...], int]) -> None:
+        """Let the data lie elsewhere and in another type, as `lying` tells it."""
+        self._tensor.type, strides, self._tensor.data = lying
+        self._tensor.nb[:] = strides
+
     def hide(self) -> None:
         """Change the name to one that no file has; `show` gives it back."""
         self._tensor.name = _HIDDEN + bytes(self._tensor.name)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.base.errors import EngineFailed
 from runtime.base.run import Run
-from runtime.engine.backend import Batch
+from runtime.engine.backend import ROWS, Batch
 from runtime.llama.backend import LlamaBackend, logits_address
 from runtime.llama.open_options import OpenOptions
 
@@ -20,13 +20,15 @@ from runtime.llama.open_options import OpenOptions
 class Scorer(LlamaBackend):
     """A model opened to read windows of text, with logits for every token."""
 
+    _rows = ROWS  # the most tokens of a pass
+
     def __init__(self, path: Path, *, window: int, run: Run | None = None) -> None:
         """`window` is the largest number of tokens in a text. Without `run.threads` one thread computes.
 
         Raises as LlamaBackend does.
         """
         run = run or Run()
-        super().__init__(path, OpenOptions(context=window, threads=run.threads or 1), run)
+        super().__init__(path, OpenOptions(context=window, threads=run.threads or 1, rows=self._rows), run)
 
     def _context_params(self) -> Any:
         params = super()._context_params()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-OPENERS = {"LlamaBackend", "Scorer", "Observer", "MappedObserver", "MaskedScorer", "EditedScorer"}
+OPENERS = {"LlamaBackend", "Scorer", "Observer", "MappedObserver", "MaskedScorer", "EditedScorer", "SwitchedObserver"}
 TRIED = {
     "dsr/loading/load.py:_open": "load tries before it",
     "dsr/loading/draft.py:with_draft": "load tries the draft model before it",
@@ -15,6 +15,7 @@ TRIED = {
     "dsr/bench/quality/bench.py:_measure": "tries itself",
     "quant/to_a_size/probes.py:_opened": "tries itself",
     "quant/to_a_size/probes.py:_file_divergence": "the source was tried; the files differ in types",
+    "quant/measure/cross_stages.py:_opened": "dsr quantize tries before it",
     "quant/measure/divergence.py:compare": "tries itself",
     "quant/measure/divergence.py:perplexity": "only scripts of ours call it",
     "quant/measure/calibrate.py:collect": "dsr imatrix tries before it",

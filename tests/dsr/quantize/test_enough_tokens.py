@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsr.quantize.enough_tokens import enough_tokens
+from dsr.quantize.enough_tokens import enough_for_stages, enough_tokens
 from quant.gguf.writer import KeyValue, u32
 from quant.sources.source import Source, TensorSpec
 
@@ -34,3 +34,9 @@ def test_each_expert_has_enough_rows_if_they_are_used_evenly() -> None:
     experts = ("blk.0.ffn_up_exps.weight", (8192, 8192, 256))
     assert enough_tokens(made(experts, metadata=(u32("toy.expert_used_count", 8),))) == 32_000
     assert enough_tokens(made(experts)) == 256_000  # one of them, if nothing is known
+
+
+def test_stages_read_three_tokens_for_each_column_and_fewer_of_a_small_model() -> None:
+    assert enough_for_stages(made(("blk.0.ffn_down.weight", (4864, 100_000)))) == 14_592
+    assert enough_for_stages(made(("blk.0.ffn_up.weight", (1000, 10_000)))) == 150_000
+    assert enough_for_stages(made(("blk.0.ffn_up.weight", (1536, 1_000_000)))) == 8192

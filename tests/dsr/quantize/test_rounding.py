@@ -82,7 +82,28 @@ def test_a_checkpoint_is_collected_once_and_rounded(tmp_path: Path) -> None:
     assert read_complete(folder).index.complete
     assert Path("one.gguf").read_bytes() == Path("two.gguf").read_bytes()
     found = read_rounding(read_card(Path("one.gguf")))
-    assert found is not None and found.effort == "best"
+    assert found is not None and found.effort == "best" and found.staged
+    assert 0 < found.tokens <= read_complete(folder).index.tokens
+    shown = run(app, ["show", "one.gguf"], catch_exceptions=False).stdout
+    assert "(best, with those of earlier layers)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("lost", ["text", "room"])
+def test_without_stages_each_matrix_corrects_its_own_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    tiny.llama(tmp_path / "tiny")
+    if lost == "text":
+        monkeypatch.setattr("quant.round.moments.Moments.text", lambda _: None)
+    else:
+        monkeypatch.setattr("dsr.quantize.stages._SHARE", 1 << 60)
+    done = run(app, ["quantize", "tiny", "one.gguf", "--round", "best", "--recipe", "q4_0", "-t", "1"])
+    assert done.exit_code == 0, done.output
+    why = "does not have the text" if lost == "text" else "it needs"
+    assert "each matrix corrects its own errors alone: " in done.stderr
+    assert why in done.stderr
+    found = read_rounding(read_card(Path("one.gguf")))
+    assert found is not None and found.effort == "best" and not found.staged
 
 
 def test_moments_of_another_model_are_refused(moments: Path, tmp_path: Path) -> None:
