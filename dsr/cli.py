@@ -113,6 +113,7 @@ app = typer.Typer(
     name="dsr",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -123,11 +124,38 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _show_completion(wanted: bool) -> None:
+    if wanted:
+        from dsr.completion.install import shell
+        from dsr.completion.shells import SCRIPTS
+
+        streams.write_out(SCRIPTS[shell()])
+        raise typer.Exit
+
+
+def _install_completion(wanted: bool) -> None:
+    if wanted:
+        from dsr.completion.install import install, shell
+
+        streams.write_out(f"{install(shell())}\n")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def dsr(
     ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Print the version, then exit."
+    ),
+    install_completion: bool = typer.Option(
+        False,
+        "--install-completion",
+        callback=_install_completion,
+        is_eager=True,
+        help="Install completion for your shell: bash, zsh or fish.",
+    ),
+    show_completion: bool = typer.Option(
+        False, "--show-completion", callback=_show_completion, is_eager=True, help="Print its script instead."
     ),
 ) -> None:
     """Run reasoning models on your own machine: private, offline, with honest measurements.

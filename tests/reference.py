@@ -1,5 +1,7 @@
 """Writes docs/reference/ and the transcripts of the pages from the program: `python tests/reference.py` (`make docs`).
 
+It also writes dsr/data/completions.json, from which shells complete.
+
 `commands.md` has what `dsr NAME --help` prints at 80 columns, for every command. `classes.md` lists the families of
 `quant/convert/families/`. `json.md` has the fields of every `--json` object: names and types come from real runs with
 the embedded model, meanings from `json.toml`. The runs take minutes, so only `python tests/reference.py --json` repeats
@@ -26,6 +28,8 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from tests import api_page, completion_table  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md")))
@@ -379,9 +383,8 @@ def shapes_in(page: str) -> dict[str, Shape]:
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page(), encoding="utf-8")
     (REFERENCE / "classes.md").write_text(classes_page(), encoding="utf-8")
-    from tests import api_page
-
     api_page.PAGE.write_text(api_page.page(), encoding="utf-8")
+    completion_table.FILE.write_text(completion_table.text(), encoding="utf-8")
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     losses = nano_losses((ROOT / "docs" / "report.md").read_text(encoding="utf-8"))

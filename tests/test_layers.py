@@ -21,8 +21,8 @@ PACKAGES = {
 # Inside a package: the rooms from the top floor down. A room imports only rooms below its own.
 FLOORS = {
     "dsr": (
-        "cli", "commands", "options", "bench", "serve", "api", "chat", "experts", "quantize", "doctor", "plan",
-        "loading", "suites", "hub", "models", "ui", "store",
+        "cli", "completion", "commands", "options", "bench", "serve", "api", "chat", "experts", "quantize", "doctor",
+        "plan", "loading", "suites", "hub", "models", "ui", "store",
     ),
     "quant": (
         "experts", "to_a_size", "measure", "write", "round", "recipe", "plan", "open_source", "convert", "sources",

@@ -1,0 +1,1 @@
+"""What shells complete after `dsr`: from a table, without the commands themselves."""
