@@ -66,13 +66,3 @@ def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
     text, loaded = run(command, "--help")
     assert text.startswith(f"Usage: dsr {command} ")
     assert loaded & HEAVY == set()
-
-
-@pytest.mark.parametrize(
-    ("words", "current", "completed"),
-    [("dsr ch", "1", "chat"), ("dsr chat --think-b", "2", "--think-budget"), ("dsr doc", "1", "doctor")],
-)
-def test_completion_loads_nothing_heavy(words: str, current: str, completed: str) -> None:
-    text, loaded = run(_DSR_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=current)
-    assert completed in text.split()
-    assert loaded & HEAVY == set()

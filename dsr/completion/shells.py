@@ -94,6 +94,8 @@ def _one_line(text: str) -> str:
 
 def main() -> None:
     """Answers the shell that `_DSR_COMPLETE` names."""
+    if os.environ[VARIABLE] not in SCRIPTS:  # a script of an earlier version
+        sys.exit(1)
     try:
         shell, line = os.environ[VARIABLE], os.environ.get("_DSR_LINE", "")
         if shell == "fish":  # an empty word at the end would be lost in a list
