@@ -17,14 +17,14 @@ from runtime.base.types import ByteCount, counted
 from runtime.engine.routing import RouteStatistics
 from runtime.engine.speculation import DraftStatistics
 from runtime.strategies.strategy import stored_name
-from runtime.strategies.verdict import Candidate, Evidence, Sample, Verdict
+from runtime.strategies.verdict import Candidate, Sample, Verdict
 
 if TYPE_CHECKING:
     from dsr.chat.tools.rounds import Round
 
 _SHOWN = 4  # answers of a tally; there can be as many as samples
 _ANSWER_WIDTH = 40
-_BEGINNING = 60  # columns of a paragraph
+_PARAGRAPHS, _LINE = 6, 76  # of the evidence for an answer: the best ones, and columns of a line
 
 
 def stats_line(reply: Reply) -> str:
@@ -93,13 +93,16 @@ def verdict_lines(verdict: Verdict) -> list[str]:
     """How the answer was chosen: the tally, the answers in turn, or the evidence; then the rule and the tokens."""
     saved = f", about {verdict.saved} saved" if verdict.saved else ""
     answers = (_turns(verdict) if verdict.unit == "turn" else []) or _tally(verdict)
-    told = ["; ".join(answers)] if not verdict.evidence else map(_evidence_line, verdict.evidence)
+    told = _evidence(verdict) or ["; ".join(answers)]
     return [*told, f"{verdict.strategy}: {one_line(verdict.rule)}; {verdict.spent} tokens{saved}"]
 
 
-def _evidence_line(evidence: Evidence) -> str:
-    """'notes.txt, lines 12-20: The pass key is 12345. Remember'."""
-    return f"{evidence.paragraph.place}: {truncate(one_line(evidence.paragraph.text), _BEGINNING)}"
+def _evidence(verdict: Verdict) -> list[str]:
+    """'notes.txt, lines 12-20: The pass key is 12345. Remember': the best paragraphs, a line for each."""
+    places = (f"{each.paragraph.place}: {one_line(each.paragraph.text)}" for each in verdict.evidence[:_PARAGRAPHS])
+    lines = [truncate(each, _LINE) for each in places]
+    more = len(verdict.evidence) - _PARAGRAPHS
+    return [*lines, f"and {counted(more, 'more paragraph')}"] if more > 0 else lines
 
 
 def _turns(verdict: Verdict) -> list[str]:

@@ -60,20 +60,20 @@ def run(task: Task, settings: EvidenceSettings) -> Generator[Event, None, Verdic
         yield Notice("evidence: there is no text to look in, so the question is answered without")
         return replace((yield from direct.run(task, direct.DirectSettings())), strategy="evidence")
     found = paragraphs(task.documents, lambda text: len(task.tokens_of(text)), settings.paragraph)
-    total = sum(each.tokens for each in found)
-    yield Notice(f"evidence: looking in {counted(len(found), 'paragraph')} of {total:,} tokens")
     order = by_words(found, task.question)
+    total = sum(found[number].tokens for number in order)
+    yield Notice(f"evidence: looking in {counted(len(order), 'paragraph')} of {total:,} tokens")
     scores = yield from read(task, found, order)
-    if len(scores) < len(found):
+    if len(scores) < len(order):
         yield Notice(
-            f"evidence: stopped after {len(scores)} of {len(found)} paragraphs; answering from the best of them"
+            f"evidence: stopped after {len(scores)} of {len(order)} paragraphs; answering from the best of them"
         )
     chosen = kept(scores, settings) or order[: settings.keep]
     leaves, left_out = in_parts(task, found, chosen, settings.parts)
     used = [number for number in chosen if any(number in leaf for leaf in leaves)]
     evidence = tuple(Evidence(found[number], scores.get(number)) for number in used)
-    rule = f"{counted(len(used), 'paragraph')} of {len(found)} kept"
-    if len(scores) < len(found):
+    rule = f"{counted(len(used), 'paragraph')} of {len(order)} kept"
+    if len(scores) < len(order):
         rule += f", {len(scores)} read"
     if left_out:
         rule += f", {left_out} more had no room"
@@ -93,7 +93,7 @@ def read(task: Task, found: Sequence[Paragraph], order: Sequence[int]) -> Genera
     scores: dict[int, float] = {}
     allowance = task.allowance
     for_answer = _FOR_ANSWER * ((allowance.seconds_left if allowance is not None else None) or 0.0)
-    total, done = sum(each.tokens for each in found), 0
+    total, done = sum(found[number].tokens for number in order), 0
     asked = tuple(task.tokens_of(" " + task.question.strip()))
     together = max(task.engine.slots, 1)
     for start in range(0, len(order), together):

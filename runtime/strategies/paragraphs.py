@@ -102,6 +102,8 @@ def _pieces(line: str, count: Callable[[str], int], most: int) -> Iterator[str]:
 def by_words(found: Sequence[Paragraph], question: str) -> list[int]:
     """The numbers of the paragraphs, those first that share rare words with the question; of equals the earlier.
 
+    Of paragraphs with the same text only the first is there.
+
     A word counts as log(number of paragraphs / those that have it), as in Sparck Jones' inverse document frequency.
     It costs no model, and only decides what is read first.
     """
@@ -110,4 +112,5 @@ def by_words(found: Sequence[Paragraph], question: str) -> list[int]:
     asked = {word[:_STEM].lower() for word in _WORD.findall(question)}
     weights = {word: math.log(len(found) / known[word]) for word in sorted(asked) if word in known}
     shared = [math.fsum(weight for word, weight in weights.items() if word in each) for each in words]
-    return sorted(range(len(found)), key=lambda number: (-shared[number], number))
+    first = {each.text: number for number, each in reversed([*enumerate(found)])}
+    return sorted(first.values(), key=lambda number: (-shared[number], number))

@@ -420,3 +420,11 @@ def test_evidence_is_found_in_a_text_from_a_pipe(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert evidence[0]["document"] == "text"
     assert evidence[0]["first_line"] <= 1201 <= evidence[0]["last_line"]
+
+
+def test_the_next_question_finds_evidence_in_the_file_of_the_conversation(tmp_path: Path) -> None:
+    options = ("--ctx-size", "512", "--temp", "0", "-n", "5", "--strategy", "evidence", "--set", "paragraph=40")
+    chat("What is under the red stone?", *options, "-f", str(long_file(tmp_path)))
+    result = chat("What is red?", *options, "--resume", "--json")
+    assert result.exit_code == 0
+    assert {each["document"] for each in json.loads(result.stdout)["verdict"]["evidence"]} == {"long.txt"}

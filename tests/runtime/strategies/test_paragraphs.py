@@ -63,6 +63,11 @@ def test_paragraphs_with_rare_words_of_the_question_come_first() -> None:
     assert by_words(found, "loading") == [0, 1, 2, 3]
 
 
+def test_the_same_text_is_there_once() -> None:
+    found = [paragraph(each) for each in ("one", "two", "one", "two", "three")]
+    assert by_words(found, "three") == [4, 0, 1]
+
+
 def test_words_are_compared_by_their_beginnings() -> None:
     found = [paragraph("one machine"), paragraph("it serves models"), paragraph("it rests")]
     assert by_words(found, "Serve?")[0] == 1
