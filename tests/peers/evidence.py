@@ -2,8 +2,9 @@
 
 Usage: evidence.py MODEL STATE [--context 2048] [--times 4] [--threads 1] [--only KIND...]
 
-The text are guides of dsr, which no model knows by heart, until they have `times` the tokens of the context. Questions
-are of three kinds: "key" (a pass key of five digits at five depths), "words" (in words of the text) and "meaning" (in
+The text has `times` the tokens of the context. Questions are of four kinds. "filler": a pass key of five digits at five
+depths of the text of "Landmark Attention" (arXiv 2305.16300, section 4.2). The text of the others are guides of dsr,
+which no model knows by heart: "key" (a pass key again), "words" (questions in words of the text) and "meaning" (in
 other words). Each is asked in two ways: with the beginning of the text that fits, as far as three quarters of the
 context, and by evidence. An answer is right if it contains the fact. STATE keeps likelihoods and answers, so that a
 stopped run goes on. All questions are scored while a paragraph is in the cache; each command would read it again.
@@ -48,6 +49,7 @@ MEANING = (
     ("How large may the description of a tool be before it is dropped?", "32 ?KiB"),
     ("Which part of the free RAM does the planner use?", "90 ?%"),
 )
+KINDS = ("filler", "key", "words", "meaning")
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -94,16 +96,16 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--times", type=float, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=("key", "words", "meaning"), default=["key", "words", "meaning"])
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     given = parser.parse_args()
     state = json.loads(given.state.read_text()) if given.state.exists() else {"known": {}, "answers": {}}
     with api.load(given.model, ctx_size=given.context, samples=1, threads=given.threads) as model:
         answering = model._opened.for_answers()
         asked = [each for each in questions(model, round(given.context * given.times)) if each.kind in given.only]
         read_all(answering, asked, state, given.state)
-        for number, each in enumerate(asked):
+        for each in asked:
             for how in ("cut", "evidence"):
-                key = f"{how} {number} {each.question} {hashlib.sha1(each.text.encode()).hexdigest()[:8]}"
+                key = name(how, each)
                 if key not in state["answers"]:
                     state["answers"][key] = answer(answering, each, how, state["known"])
                     save(state, given.state)
@@ -115,20 +117,27 @@ def main() -> None:
         table(asked, state["answers"])
 
 
+def name(how: str, asked: Asked) -> str:
+    return f"{how} {asked.kind} {asked.question} {hashlib.sha1(asked.text.encode()).hexdigest()[:8]}"
+
+
 def questions(model: api.Model, tokens: int) -> list[Asked]:
     text = ""
     root = Path(__file__).resolve().parents[2] / "docs" / "guides"
     for name in GUIDES:
         if model.count_tokens(text) < tokens:
             text += (root / f"{name}.md").read_text(encoding="utf-8") + "\n"
+    line = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+    filler = [line] * (tokens // model.count_tokens(line + "\n"))
     blocks = text.split("\n\n")
     print(f"{model.count_tokens(text)} tokens, {model.context} of context", flush=True)
     asked = []
     for depth in DEPTHS:
         key = str(random.Random(f"{tokens} {depth}").randint(10000, 99999))
-        at = round(depth * len(blocks))
-        hidden = [*blocks[:at], f"The pass key is {key}. Remember it. {key} is the pass key.", *blocks[at:]]
-        asked.append(Asked("key", "What is the pass key?", key, "\n\n".join(hidden)))
+        said = f"The pass key is {key}. Remember it. {key} is the pass key."
+        for kind, parts, between in (("filler", filler, "\n"), ("key", blocks, "\n\n")):
+            at = round(depth * len(parts))
+            asked.append(Asked(kind, "What is the pass key?", key, between.join([*parts[:at], said, *parts[at:]])))
     asked += [Asked("words", question, right, text) for question, right in WORDS]
     return asked + [Asked("meaning", question, right, text) for question, right in MEANING]
 
@@ -139,7 +148,7 @@ def read_all(answering: Answering, asked: Sequence[Asked], state: dict[str, Any]
     for text in dict.fromkeys(each.text for each in asked):
         said = [each.question for each in asked if each.text == text]
         parts = paragraphs([Document("guides.md", text)], lambda part: len(loaded.tokens(part)), 200)
-        for number, part in enumerate(parts):
+        for number, part in enumerate({each.text: each for each in parts}.values()):
             prompt = loaded.tokens(f"{part.text}\n\nQuestion:", begins=True)
             missing = [
                 tokens for tokens in (loaded.tokens(" " + each) for each in said) if digest(prompt, tokens) not in known
