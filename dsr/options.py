@@ -15,6 +15,10 @@ MEMORY = "Model and memory"
 OUTPUT = "Output"
 
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+JsonlOpt = Annotated[
+    bool,
+    typer.Option("--jsonl", help="Print a JSON object for each event, and the result last.", rich_help_panel=OUTPUT),
+]
 QuietOpt = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print only the result: no progress, no notes.", rich_help_panel=OUTPUT)
 ]

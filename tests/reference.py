@@ -149,6 +149,10 @@ RUNS = (
         'chat --json --temp 0 --strategy evidence -f LICENSE --max-tokens 8 "Who has the copyright?"',
     ), quick=True),
     Runs("dsr.chat.strategies/1", ("chat --json --list-strategies",), quick=True),
+    Runs("dsr.event/1", (
+        "quantize --jsonl nano {w}/event.gguf --recipe q4_0 --allow-requantize",
+        "quantize --jsonl nano {w}/event.gguf --recipe q4_0 --allow-requantize --force --measure LICENSE",
+    )),
     Runs("dsr.error/1", ("show --json no-such:1b",), quick=True),
     Runs("dsr.list/1", ("list --json",), quick=True),
     Runs("dsr.list.catalog/1", ("list --json --catalog", "list --json --fits --family qwen3"), quick=True),
@@ -210,6 +214,8 @@ _JSON_HEAD = """# JSON
 
 With `--json` a command prints one object to stdout. `schema` names its kind and version. A field is never renamed or
 removed without a new version; new fields may be added. Sizes are in bytes, times in seconds, losses in nats.
+
+With `--jsonl`, long commands print a line for each event (`dsr.event/1`), and the object of `--json` as the last line.
 
 A schema has the words of its command: `dsr bench reason` prints `dsr.bench.reason/1`. A command that fails prints
 `dsr.error/1`, and its exit code is `exit_code`. If it has printed its own object before, it prints no second one.
@@ -296,9 +302,10 @@ def run_all(schemas: Sequence[str] = ()) -> dict[str, Shape]:
                 # Not every code is 0: a node that cannot be reached, for one, is an object and an exit code.
                 others = {"HF_ENDPOINT": hub.url, "OLLAMA_MODELS": str(home / "ollama")}
                 done = _run(arguments, home, environment=others, check=False)
-                body = json.loads(done.stdout)
-                assert body["schema"] == runs.schema, command
-                seen.setdefault(runs.schema, []).append(shape_of(body, known))
+                bodies = [json.loads(line) for line in done.stdout.splitlines()]
+                printed = [body for body in bodies if body["schema"] == runs.schema]
+                assert printed, command
+                seen.setdefault(runs.schema, []).extend(shape_of(body, known) for body in printed)
     return {schema: merged(shapes) for schema, shapes in seen.items()}
 
 
@@ -308,13 +315,17 @@ def json_page(shapes: Mapping[str, Shape]) -> str:
     parts = [_JSON_HEAD]
     for schema, shape in sorted(shapes.items()):
         commands = dict.fromkeys(_bare(command) for runs in RUNS if runs.schema == schema for command in runs.commands)
-        printed = "any command" if schema == "dsr.error/1" else ", ".join(commands)
+        printed = _ANY.get(schema) or ", ".join(commands)
         parts += [f"## {schema}\n", known["schemas"][schema], "", f"Printed by {printed}.", ""]
         parts += ["| field | type | meaning |", "|---|---|---|"]
         parts += [f"| `{path}` | {_types(path, kinds, known)} | {_meaning(schema, path, known)} |"
                   for path, kinds in shape.items() if not told_once(path, known)]  # fmt: skip
         parts.append("")
     return "\n".join(parts)
+
+
+# Schemas that many commands print.
+_ANY = {"dsr.error/1": "any command", "dsr.event/1": "any command that has `--jsonl`, a line for each event"}
 
 
 def _bare(command: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt, ModelArg, QuietOpt, ThreadsOpt
+from dsr.options import JsonlOpt, JsonOpt, ModelArg, QuietOpt, ThreadsOpt
 
 INTERRUPTED = 130
 
@@ -73,6 +73,7 @@ def profile(
     threads: ThreadsOpt = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing profiles.")] = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Record which experts a task uses.
@@ -94,7 +95,7 @@ def profile(
     from dsr.ui.progress import showing
     from runtime.base.run import Run, Stop
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     found = find(model)
     request = ProfileRequest(
         suite=suite,
@@ -110,7 +111,7 @@ def profile(
     stop = Stop()
     with stopping(stop), showing(console) as listen:
         result = make_profiles(found, request, Run(stop, listen, threads))
-    if quiet and not json:
+    if console.quiet:
         for each in result.profiled:
             console.data(each.profile.task)
     console.table(HEADER, table([task_of(each.profile) for each in result.profiled]), right=range(1, 7))
@@ -155,7 +156,7 @@ def show(
     result = view.view_profiles(find(model), task)
     for problem in result.problems:
         console.warn(problem)
-    if quiet and not json:
+    if console.quiet:
         for each in result.tasks:
             console.data(printable(each.profile.task))
     if console.human and result.tasks:
@@ -230,6 +231,7 @@ def prune(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing OUT.")] = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Write a smaller model that keeps only the experts some tasks need.
@@ -250,7 +252,7 @@ def prune(
     from dsr.ui.progress import showing
     from runtime.base.run import Run, Stop
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     request = PruneRequest(
         tasks=tuple(task or ()),
         keep=keep,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsr.options import JsonOpt, ModelArg, QuietOpt, ThreadsOpt
+from dsr.options import JsonlOpt, JsonOpt, ModelArg, QuietOpt, ThreadsOpt
 
 
 def imatrix(
@@ -37,6 +37,7 @@ def imatrix(
     threads: ThreadsOpt = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json_output: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Write an importance matrix: which weights matter most for a text.
@@ -54,7 +55,7 @@ def imatrix(
     from runtime.base.run import Run, Stop
     from runtime.base.types import counted
 
-    console = Console(json_mode=json_output, quiet=quiet)
+    console = Console(json_mode=json_output, quiet=quiet, jsonl=jsonl)
     found = find(model)
     request = ImatrixRequest(
         out=out or Path(f"{found.path.stem}.imatrix.gguf"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import JsonOpt, QuietOpt
+from dsr.options import JsonlOpt, JsonOpt, QuietOpt
 from dsr.ui.console import Console, printable
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def pull(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Download even what is too large or cannot run here.")] = False,
     json_output: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Download a model and verify every file. An interrupted pull resumes.
@@ -51,7 +52,7 @@ def pull(
     from runtime.machine.host import probe
     from runtime.machine.machine import usable
 
-    console = Console(json_mode=json_output, quiet=quiet)
+    console = Console(json_mode=json_output, quiet=quiet, jsonl=jsonl)
     reference = parse(model)
     request = PullRequest(reference, revision, tuple(include or ()), original, force, _from_disk)
     if reference.entry:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsr.options import JsonOpt, QuietOpt
+from dsr.options import JsonlOpt, JsonOpt, QuietOpt
 
 if TYPE_CHECKING:
     from dsr.quantize.decide import Decision
@@ -138,6 +138,7 @@ def quantize(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing OUT.")] = False,
     json_output: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Make a smaller GGUF file from original weights or a larger one.
@@ -160,7 +161,7 @@ def quantize(
     from runtime.base.run import Run, Stop
     from runtime.base.types import ByteCount
 
-    console = Console(json_mode=json_output, quiet=quiet)
+    console = Console(json_mode=json_output, quiet=quiet, jsonl=jsonl)
     if list_recipes:
         return _list(src, console)
     if show_recipe is not None:

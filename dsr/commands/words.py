@@ -69,6 +69,8 @@ RENAMED: dict[tuple[str, ...], dict[str, str]] = {
     ("bench", "speed"): {"--votes": "--vote"},
     ("bench", "all"): {"--keep": "--out"},
 }
+# The same for an option that was given a file, and is a flag now: only where a name of such a file follows.
+RENAMED_WITH_FILE: dict[tuple[str, ...], tuple[str, str, str]] = {("bench", "speed"): ("--jsonl", "--rows", ".jsonl")}
 # Spellings of llama.cpp, Ollama and llm for options that exist here under another name. "*" is every command. A name
 # that ends in "=" takes the next word behind it; MODEL is an argument here.
 SPELLINGS: dict[str, dict[str, str]] = {
@@ -195,6 +197,10 @@ def _options(args: list[str], *, strict: bool = True) -> list[str]:
     """The line with the spellings of options that dsr uses."""
     path = next((path for path in RENAMED if tuple(args[: len(path)]) == path), ())
     known = SPELLINGS["*"] | SPELLINGS.get(args[0], {}) | RENAMED.get(path, {})
+    if (before := RENAMED_WITH_FILE.get(tuple(args[:2]))) is not None:
+        old, new, ending = before
+        following = zip(args, [*args[1:], ""], strict=True)
+        args = [new if each == old and value.endswith(ending) else each for each, value in following]
     found, words = list[str](), iter(args)
     for each in words:
         if each == "--":

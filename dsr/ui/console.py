@@ -88,15 +88,16 @@ def wrapped(text: str, stream: IO[str], hang: int = 0) -> str:
 
 
 class Console:
-    """Prints for one command, in the mode of its --json and --quiet.
+    """Prints for one command, in the mode of its --json and --quiet. `streams`: events are lines of JSON (--jsonl).
 
     `has_answered`: this process printed its object, so that an error must not print a second one.
     """
 
     has_answered = False
 
-    def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
-        self.mode = Mode.JSON if json_mode else Mode.QUIET if quiet else Mode.HUMAN
+    def __init__(self, *, json_mode: bool = False, quiet: bool = False, jsonl: bool = False) -> None:
+        self.mode = Mode.JSON if json_mode or jsonl else Mode.QUIET if quiet else Mode.HUMAN
+        self.streams = jsonl
 
     @property
     def human(self) -> bool:
@@ -133,6 +134,10 @@ class Console:
 
     def warn(self, text: str) -> None:
         """A warning, in every mode."""
+        if self.streams:
+            from dsr.ui.event_lines import event_line
+
+            write_out(event_line("warning", text=one_line(text)))
         _labelled("warning: ", "yellow", text)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dsr.ui.console import Console, printable
+from dsr.ui.event_lines import EventLines
 from dsr.ui.text import display_width, truncate_middle
 from runtime.base.events import Event, Listener, Notice, Progress
 from runtime.base.types import ByteCount
@@ -197,7 +198,10 @@ def _column(words: Callable[[Task], str]) -> ProgressColumn:
 
 @contextmanager
 def showing(console: Console, now: Callable[[], float] = time.monotonic) -> Iterator[Listener]:
-    """A listener that draws its events while the block runs."""
+    """A listener that draws its events while the block runs, or writes them as lines of JSON."""
+    if console.streams:
+        yield EventLines(now)
+        return
     display = _Display(console, now)
     try:
         yield display

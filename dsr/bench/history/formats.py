@@ -42,11 +42,11 @@ def as_csv(rows: Sequence[Measurement]) -> str:
 
 
 def read(path: Path) -> tuple[Measurement, ...]:
-    """Reads a file that `--json` or `--jsonl` wrote. Raises NotFound, and UsageError for another file."""
+    """Reads a file that `--json`, `--jsonl` or `--rows` wrote. Raises NotFound, and UsageError for another file."""
     try:
         return tuple(_row(body) for body in _bodies(read_text(path)))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} has no measurements: {error}", hint="dsr bench speed MODEL --jsonl FILE") from None
+        raise UsageError(f"{path} has no measurements: {error}", hint="dsr bench speed MODEL --rows FILE") from None
 
 
 def _bodies(text: str) -> list[Any]:
@@ -58,6 +58,7 @@ def _bodies(text: str) -> list[Any]:
         bodies = [json.loads(line) for line in lines]
     except ValueError:
         bodies = [json.loads(text)]
+    bodies = [each for each in bodies if not (isinstance(each, Mapping) and each.get("schema") == "dsr.event/1")]
     if len(bodies) == 1 and isinstance(bodies[0], Mapping) and "rows" in bodies[0]:
         bodies = bodies[0]["rows"]
     if not isinstance(bodies, list) or not bodies:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show, today
-from dsr.options import JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
+from dsr.options import JsonlOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
 def all(
@@ -119,6 +119,7 @@ def all(
     ] = "",
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure everything about each file: size, loss, accuracy, speed, memory, strategies, pruning.
@@ -139,7 +140,7 @@ def all(
     from dsr.models.library import find
     from dsr.ui.console import Console
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     request = AllRequest(
         recipes=tuple(recipes or ()),
         against=None if against is None else find(against),

@@ -11,7 +11,7 @@ from dsr.options import JsonOpt, QuietOpt
 
 _Side = Annotated[
     str,
-    typer.Argument(help="Model, number of a measurement (see dsr bench history), or a file from --json or --jsonl."),
+    typer.Argument(help="Model, number of a measurement (see dsr bench history), or a file from --json or --rows."),
 ]
 
 

@@ -18,7 +18,7 @@ from dsr.commands.bench.shared import (
     show_chart,
     today,
 )
-from dsr.options import JsonOpt, MarkdownOpt, ModelArg, QuietOpt, SlotsOpt, SuiteOpt, ThreadsOpt
+from dsr.options import JsonlOpt, JsonOpt, MarkdownOpt, ModelArg, QuietOpt, SlotsOpt, SuiteOpt, ThreadsOpt
 
 
 def experts(
@@ -61,6 +61,7 @@ def experts(
     plot: PlotOpt = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure how many experts a task needs and what it costs to keep fewer.
@@ -83,7 +84,7 @@ def experts(
     from dsr.ui.charts.chart_svg import plot_file
     from dsr.ui.console import Console
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     check_files(markdown, plot=plot)
     found = find(model)
     request = service.ExpertsBenchRequest(
@@ -105,7 +106,7 @@ def experts(
     if plot is not None:
         files.write(plot, plot_file(chart(made)))
     console.say(f"{report.title(made)}; {report.conditions(made)}")
-    if quiet and not json:
+    if console.quiet:
         for group in report.case_groups(made):
             console.data(f"{group.keep}\t{group.label}\t{group.accuracy:.4f}")
     show(console, report.table(made))

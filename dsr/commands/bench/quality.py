@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show
-from dsr.options import CsvOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
+from dsr.options import CsvOpt, JsonlOpt, JsonOpt, MarkdownOpt, QuietOpt, ThreadsOpt
 
 
 def quality(
@@ -65,6 +65,7 @@ def quality(
     markdown: MarkdownOpt = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure the loss of quantized files: perplexity and KL divergence from the original.
@@ -88,7 +89,7 @@ def quality(
     from dsr.store.measurement import Measurement
     from dsr.ui.console import Console
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     request = service.QualityRequest(
         against=None if against is None else find(against),
         text=None if text == BUILT_IN else Path(text),
@@ -113,7 +114,7 @@ def quality(
         files.write(markdown, report.as_markdown(made, command()))
     console.say(report.title(made))
     console.say(report.reference_perplexity(made))
-    if quiet and not json:
+    if console.quiet:
         for each in made.measured:
             console.data(f"{each.model}\t{each.report.kld.value:.6f}")
     show(console, report.table(made))

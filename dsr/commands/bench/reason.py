@@ -35,6 +35,7 @@ from dsr.options import (
     CsvOpt,
     EffortOpt,
     FromDiskOpt,
+    JsonlOpt,
     JsonOpt,
     LoraOpt,
     MarkdownOpt,
@@ -133,6 +134,7 @@ def reason(
     plot: PlotOpt = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure how often a model is right with each strategy, and how many tokens that takes.
@@ -162,7 +164,7 @@ def reason(
     from dsr.ui.console import Console
     from runtime.base.errors import UsageError
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     if list_suites:
         show_suites(console)
         return
@@ -224,7 +226,7 @@ def reason(
     if plot is not None:
         files.write(plot, plot_file(best_first(chart(made), up=1)))
     console.say(f"{tables.title(made)}; {tables.conditions(made)}")
-    if quiet and not json:
+    if console.quiet:
         for each in made.scores:
             console.data(f"{each.row.label}\t{each.accuracy:.4f}")
     show(console, tables.table(made))

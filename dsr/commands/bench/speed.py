@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsr.commands.bench.shared import NoLogOpt, check_files, command, end, running, save_rows, show
-from dsr.options import FromDiskOpt, JsonOpt, KvFullOpt, MarkdownOpt, QuietOpt
+from dsr.options import FromDiskOpt, JsonlOpt, JsonOpt, KvFullOpt, MarkdownOpt, QuietOpt
 
 
 def speed(
@@ -50,11 +50,12 @@ def speed(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the measurements to a CSV file.")
     ] = None,
     markdown: MarkdownOpt = None,
-    jsonl: Annotated[
-        Path | None, typer.Option("--jsonl", metavar="FILE", help="Write the measurements as JSON lines.")
-    ] = (None),
+    rows_file: Annotated[
+        Path | None, typer.Option("--rows", metavar="FILE", help="Write the measurements as JSON lines.")
+    ] = None,
     no_log: NoLogOpt = False,
     json: JsonOpt = False,
+    jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Measure the speed and memory of models.
@@ -77,7 +78,7 @@ def speed(
     from dsr.ui.console import Console
     from runtime.gguf.kv_types import kv_types_in
 
-    console = Console(json_mode=json, quiet=quiet)
+    console = Console(json_mode=json, quiet=quiet, jsonl=jsonl)
     request = service.SpeedRequest(
         prompts=numbers(pp, "--pp"),
         generated=numbers(tg, "--tg"),
@@ -89,7 +90,7 @@ def speed(
         from_disk=from_disk,
         repetitions=repetitions,
     )
-    check_files(csv, markdown, jsonl)
+    check_files(csv, markdown, rows_file)
     work = [job for model in map(find, models) for job in service.jobs(model, model.card, request)]
     with running(console) as run:
         made = service.measure(work, run, keep=lambda rows: save_rows(console, rows, no_log=no_log))
@@ -100,15 +101,15 @@ def speed(
     # Files come first: the reader of stdout may have closed the pipe (head).
     if csv is not None and rows:
         files.write(csv, formats.as_csv(rows))
-    if jsonl is not None and rows:
-        files.write(jsonl, formats.as_jsonl(rows))
+    if rows_file is not None and rows:
+        files.write(rows_file, formats.as_jsonl(rows))
     if markdown is not None and rows:
         files.write(markdown, tables.as_markdown(rows, command(), notes))
     if rows:
         console.say(tables.title(rows))
         show(console, tables.table(rows))
         console.say(tables.legend(rows))
-        if quiet and not json:
+        if console.quiet:
             for row in rows:
                 console.data(f"{row.model}\t{row.test}\t{row.figures[formats.main_figure(row)].mean:.6g}")
     for failure in made.failures:

@@ -46,6 +46,9 @@ def said(line: str) -> list[str]:
         ("chat nano --temperature 0.5", "chat nano --temp 0.5"),
         ("chat nano --temperature=0.5", "chat nano --temp 0.5"),
         ("chat nano -- --temperature", "chat nano -- --temperature"),
+        ("bench speed nano --jsonl rows.jsonl", "bench speed nano --rows rows.jsonl"),
+        ("bench speed --jsonl nano", "bench speed --jsonl nano"),
+        ("bench speed nano --votes 1 --votes=2", "bench speed nano --vote 1 --vote 2"),
         ("quantize --output-tensor-type q8_0 a b", "quantize --tensor-type ^output[.]weight=q8_0 a b"),
     ],
 )
