@@ -186,11 +186,17 @@ def _unknown(first: str, commands: Collection[str]) -> UsageError:
     near = difflib.get_close_matches(first.lower(), (*commands, *WORDS), n=1, cutoff=0.7)
     if near:
         hint = f"did you mean dsr {near[0]}?"
-    elif re.search(r"[:/@.]|\d+b$", first.lower()) or first.lower() == "nano":
+    elif _may_be_a_model(first):
         hint = f"to talk to a model: dsr chat {first}"
     else:
         hint = f'all commands: dsr --help; to ask a question: dsr chat "{first} ..."'
     return UsageError(f"dsr has no command {first!r}", hint=hint)
+
+
+def _may_be_a_model(word: str) -> bool:
+    from dsr.models.references import guess  # takes a moment, which an error may take
+
+    return guess(word).kind != "no"
 
 
 def _options(args: list[str], *, strict: bool = True) -> list[str]:

@@ -66,6 +66,7 @@ def test_a_text_is_a_question() -> None:
         ("ps", "dsr has no command ps (Ollama has)", "curl http://127.0.0.1:11500/api/ps"),
         ("pul x", "dsr has no command 'pul'", "did you mean dsr pull?"),
         ("qwen3:8b", "dsr has no command 'qwen3:8b'", "to talk to a model: dsr chat qwen3:8b"),
+        ("deepseek-r1", "dsr has no command 'deepseek-r1'", "to talk to a model: dsr chat deepseek-r1"),
         ("hello", "dsr has no command 'hello'", 'to ask a question: dsr chat "hello ..."'),
         ("chat -ngl 99 hi", "dsr chat has no option -ngl", "to see where: dsr plan MODEL"),
         ("help nothing", "dsr has no command 'nothing'", "all commands: dsr --help"),

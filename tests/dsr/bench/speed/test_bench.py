@@ -269,7 +269,7 @@ COMMAND = ["bench", "speed", "nano", "-p", "8", "-n", "4", "--vote", "2", "-t", 
 
 
 def test_the_command_and_its_files(tmp_path: Path) -> None:
-    files = [word for name in ("csv", "jsonl", "markdown") for word in (f"--{name}", str(tmp_path / name))]
+    files = [word for name in ("csv", "rows", "markdown") for word in (f"--{name}", str(tmp_path / name))]
     done = CliRunner().invoke(app, [*COMMAND, "--json", *files])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
@@ -280,7 +280,7 @@ def test_the_command_and_its_files(tmp_path: Path) -> None:
     assert first["parameters"]["threads"] == 1 and first["conditions"]["engine"] == "0.3.36"
     tests = ["pp8", "tg4", "votes 2", "ttft8", "memory", "load"]
     assert [each["test"] for each in said["rows"]] == tests
-    assert [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()] == said["rows"]
+    assert [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()] == said["rows"]
     table = list(csv.DictReader((tmp_path / "csv").read_text().splitlines()))
     assert [each["test"] for each in table] == tests
     assert table[0]["memory"].isdecimal() and table[4]["bytes"] == str(said["rows"][4]["bytes"])
