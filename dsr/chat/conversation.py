@@ -362,7 +362,7 @@ class Conversation:
     def _compared(self, reply: Reply) -> PredictedRun | None:
         """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""
         predictor, strategy = self.loaded.predictor, self.options.strategy
-        if predictor is None or reply.stopped or (strategy is not None and not strategy.kind.replayable):
+        if predictor is None or reply.stopped or (strategy is not None and not strategy.replayable):
             return None
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
         return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)

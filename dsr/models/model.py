@@ -101,8 +101,17 @@ class Model:
             card.template, template, name=card.name, bos=bos, eos=eos, special_texts=card.special_texts(), stop=stop
         )
         markers = thinking_markers(compiled, lambda text: card.token_id(text) is not None)
+        if markers is not None:
+            markers = replace(markers, conclusion=_conclusion(self.family))
         source = f"the chat template of {self.reference if template is None else '--template'}"
         return ChatFormat(compiled, markers, self.family, source, lambda text: card.token_id(text) is not None)
+
+
+def _conclusion(family: str) -> str:
+    """What the family says at the end of a thought that was cut; "" where nothing is known."""
+    if family.startswith("qwen3"):
+        return prompts.read("closed-thought-qwen3")
+    return prompts.read("no-think-r1") if family == "deepseek-r1" else ""
 
 
 def card_markers(card: ModelCard, template: str | None = None) -> ThinkingMarkers | None:

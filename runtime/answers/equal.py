@@ -48,19 +48,45 @@ def _compared(a: str, b: str) -> bool:
 def groups(answers: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
     """The indices of equal answers, one group per answer, in order of first appearance; None is in no group.
 
-    An answer joins the first group whose first member it equals.
+    An answer joins the group whose first member it equals. If it equals that of several, as 50% equals 50 and 1/2, it
+    joins the largest at last, so that the order of the answers does not matter; of equally large ones the first.
     """
     found: list[tuple[str, list[int]]] = []
+    unclear: list[tuple[int, list[list[int]]]] = []
     for index, answer in enumerate(answers):
         if answer is None:
             continue
-        for first, indices in found:
-            if are_equal(first, answer):
-                indices.append(index)
-                break
+        equal = [indices for first, indices in found if are_equal(first, answer)]
+        if len(equal) > 1:
+            unclear.append((index, equal))
+        elif equal:
+            equal[0].append(index)
         else:
             found.append((answer, [index]))
-    return tuple(tuple(indices) for _, indices in found)
+    sizes = [[len(indices) for indices in equal] for _, equal in unclear]
+    for (index, equal), lengths in zip(unclear, sizes, strict=True):
+        equal[lengths.index(max(lengths))].append(index)
+    merged = _merged(answers, [indices for _, indices in found])
+    return tuple(tuple(sorted(indices)) for indices in merged)
+
+
+def _merged(answers: Sequence[str | None], found: list[list[int]]) -> list[list[int]]:
+    """Groups of one member join the largest group of which most members equal it: 0.5 that of 1/2, 50% and 50 %."""
+
+    def most_equal(group: list[int], answer: str | None) -> bool:
+        return 2 * sum(are_equal(answers[each] or "", answer or "") for each in group) > len(group)
+
+    kept = [each for each in found if len(each) > 1]
+    larger = [tuple(each) for each in kept]
+    for each in found:
+        if len(each) > 1:
+            continue
+        equal = [number for number, group in enumerate(larger) if most_equal([*group], answers[each[0]])]
+        if equal:
+            kept[max(equal, key=lambda number: len(larger[number]))].append(each[0])
+        else:
+            kept.append(each)
+    return sorted(kept, key=min)
 
 
 def is_correct(found: str | None, wanted: str) -> bool:

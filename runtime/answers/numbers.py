@@ -28,6 +28,14 @@ _MEASURES = {
     )
     for name in names.split()
 }  # fmt: skip
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = {word: value for value, word in enumerate(_ONES)} | {word: 10 * tens for tens, word in enumerate(_TENS, 2)}
+_WORD = re.compile(rf"({'|'.join(_WORDS)})(?:[- ]({'|'.join(_ONES[1:10])}))?(?=$| )", re.IGNORECASE)
+_ABOUT = re.compile(r"^(?:≈|~|about |approximately |approx\.? |around |roughly |exactly )\s*", re.IGNORECASE)
 _NO_UNITS = ("and", "minus", "not", "or", "out", "plus", "times", "to")
 
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
@@ -73,7 +81,9 @@ class Number:
 
 
 def read(text: str) -> Number | None:
-    """The number that `text` is: thousands, decimals, fractions, mixed numbers, powers of ten, a currency, a unit."""
+    """The number that `text` is: thousands, decimals, fractions, mixed numbers, powers of ten, words up to ninety-nine,
+    a currency, a unit."""
+    text = _in_digits(text)
     if len(text) > _MAX_LENGTH or not any(character.isdigit() for character in text):
         return None
     text = _without_notation(text)
@@ -91,6 +101,18 @@ def read(text: str) -> Number | None:
         value = -value
     places = None if match["plain"] is None else len(match["plain"].partition(".")[2]) - exponent
     return Number(value * Fraction(10) ** exponent, unit, places)
+
+
+def _in_digits(text: str) -> str:
+    """'twenty-one days' as '21 days', 'about 5' as '5'; any other text as it is."""
+    text = _ABOUT.sub("", text.strip())
+    found = _WORD.match(text)
+    if found is None:
+        return text
+    tens, ones = _WORDS[found[1].lower()], found[2]
+    if ones and tens < 20:
+        return text
+    return f"{tens + (_WORDS[ones.lower()] if ones else 0)}{text[found.end() :]}"
 
 
 def _without_notation(text: str) -> str:

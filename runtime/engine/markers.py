@@ -74,7 +74,8 @@ class ThinkingMarkers:
     `lead` is the white space before the opening tag, `gap` that inside the tags, `after` that after the closing one.
     `answer_open` comes between the closing tag and the answer; `dropped` are further texts of the format that never
     belong to thought or answer. `wrapper` are the tags that the model may put around its answer. `tokens` are those
-    texts, or tags in them, that its vocabulary has as one token.
+    texts, or tags in them, that its vocabulary has as one token. `conclusion`: the last sentence of a thought that was
+    cut, in the words that the family knows.
     """
 
     open: str
@@ -87,6 +88,7 @@ class ThinkingMarkers:
     wrapper: tuple[str, str] | None = None
     lead: str = ""
     tokens: frozenset[str] = field(default=frozenset(), compare=False)
+    conclusion: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         tags = self.texts

@@ -21,6 +21,7 @@ from runtime.engine.markers import EXTENSION, ThinkingMarkers
 from runtime.engine.template import Prompt
 from runtime.engine.text_streams import StopStrings, UTF8Pieces
 from runtime.engine.thinking import Part, ThinkingSplitter
+from runtime.engine.thought_end import grace, may_end
 from runtime.engine.tool_calls import Calling, CallReader, Grown, call_reader, ids_of
 
 Drawn = TextDrawn | ToolCallGrew | TokenDrawn
@@ -77,6 +78,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "_closing_at",
         "_constrained",
         "_draw",
         "_extensions_left",
@@ -134,6 +136,7 @@ class Sequence:
         self._extensions_left = request.params.extensions
         self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
+        self._closing_at: int | None = None  # the length of the thought at which its allowance closes it
         self._pieces = UTF8Pieces()
         self._splitter = ThinkingSplitter(
             request.markers,
@@ -228,7 +231,7 @@ class Sequence:
                 drawn += self._emit(self._splitter.decide())
         if self._splitter.in_thought:
             self.thinking_tokens += 1
-            drawn += self._govern(token)
+            drawn += self._govern(token, text)
         elif was_thinking:
             self.closed_by = "model"
             if self._constrained is not None:
@@ -292,25 +295,38 @@ class Sequence:
         demand, mean = self.request.demand, self._group.add(confidence) if self._group else None
         return demand is not None and mean is not None and mean < demand.confidence
 
-    def _govern(self, token: int) -> list[TextDrawn | ToolCallGrew]:
+    def _govern(self, token: int, text: str) -> list[TextDrawn | ToolCallGrew]:
         """Close the thought when it is over budget or repeats itself; never inside a character.
 
         Over budget, a mark that may have closed it already is decided first.
         """
-        budget = self.request.params.think_budget
         if self._loops.feed(token):
             return self._force_close("loop")
-        allowance = self.request.allowance
-        over = (budget is not None and self.thinking_tokens >= budget) or (allowance is not None and allowance.closing)
-        if over and self._pieces.at_boundary and not self._splitter.may_have_ended:
+        if self._over_budget(text) and self._pieces.at_boundary and not self._splitter.may_have_ended:
             return self._force_close("budget")
         return []
+
+    def _over_budget(self, text: str) -> bool:
+        """Whether the thought, which just grew by `text`, must end for its budget or for the allowance."""
+        budget, allowance = self.request.params.think_budget, self.request.allowance
+        if self._closing_at is None and allowance is not None and allowance.closing:
+            self._closing_at = self.thinking_tokens + grace(self.thinking_tokens)
+        limits = [each for each in (budget, self._closing_at) if each is not None]
+        return bool(limits) and may_end(self.thinking_tokens, min(limits), text)
 
     def _force_close(self, reason: Literal["model", "budget", "loop"]) -> list[TextDrawn | ToolCallGrew]:
         self.closed_by = reason
         drawn = self._emit(self._splitter.close())
-        if self._splitter.markers is not None:
-            self._force(self._tokens_of(self._splitter.markers.forced_close))
+        markers = self._splitter.markers
+        if markers is not None:
+            conclusion = f"\n\n{markers.conclusion}" if markers.conclusion and reason != "model" else ""
+            if conclusion and self.thinking_tokens:
+                before = len(self.tokens)
+                self._force(self._tokens_of(conclusion))
+                self.thinking_tokens += len(self.tokens) - before
+                drawn += self._emit([("thinking", conclusion)])
+            if self.finish_reason is None:
+                self._force(self._tokens_of(markers.forced_close))
         if self._constrained is not None:
             self._constrained.thought_ended(by_force=True)
         return drawn

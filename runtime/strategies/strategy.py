@@ -12,6 +12,7 @@ from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.strategies import (
     auto,
+    bon,
     bounded,
     budget,
     deepconf,
@@ -24,6 +25,7 @@ from runtime.strategies import (
     repeated_sampling,
     rounds,
     short_m,
+    soft,
     tree,
     verify,
     vote,
@@ -130,6 +132,11 @@ class Strategy:
         return n if isinstance(n, int) else 0
 
     @property
+    def replayable(self) -> bool:
+        """Whether recorded samples tell its decision: not within a budget, and not with a judge."""
+        return self.kind.replayable and self.budget is None and getattr(self.settings, "judge", "none") == "none"
+
+    @property
     def plain(self) -> bool:
         """Whether the text of its only sample is the answer, so that it can be shown while it is drawn."""
         return self.kind.draws == "one"
@@ -195,6 +202,8 @@ _KINDS = (
         deepconf.run,
         replayable=True,
     ),
+    StrategyKind("bon", "the sample that the model itself judges best", bon.BonSettings, bon.run),
+    StrategyKind("soft", "of several texts the one nearest to the others", soft.SoftSettings, soft.run),
     StrategyKind(
         "budget", "one sample with a short or a prolonged thought", budget.BudgetSettings, budget.run, draws="one"
     ),

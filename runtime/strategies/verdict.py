@@ -80,7 +80,7 @@ Unit = Literal["vote", "turn", "sample", "path", "beam"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One line of the tally: an answer as its first voter wrote it. `samples` are the numbers of its voters."""
+    """One line of the tally: an answer as its best explained voter wrote it. `samples`: the numbers of its voters."""
 
     answer: str
     votes: int
@@ -132,7 +132,7 @@ def tally(samples: Sequence[Sample], tie: TieRule = "confidence") -> tuple[Candi
     found = []
     for members in answers.groups([each.answer for each in samples]):
         voters = [samples[index] for index in members]
-        answer = voters[0].answer
+        answer = best_explained(voters).answer
         assert answer is not None
         surest = -_rounded(fsum(voter.confidence for voter in voters) / len(voters))
         shortest = min(voter.completion.thinking_tokens for voter in voters)
@@ -177,14 +177,28 @@ def count(
 
 
 def _shown(samples: Sequence[Sample], candidates: Sequence[Candidate]) -> Completion | None:
-    """The heaviest of the winner's voters, then the surest; else the surest that ended, else the longest."""
+    """The best explained of the winner's voters; else of those that ended; else the longest."""
     if candidates:
         voters = [each for each in samples if each.completion.sample in candidates[0].samples]
     else:
         voters = [each for each in samples if each.finished]
     if voters:
-        return max(voters, key=lambda each: (each.weight, each.confidence)).completion
+        return best_explained(voters).completion
     return max((each.completion for each in samples), key=lambda each: len(each.tokens), default=None)
+
+
+def best_explained(voters: Sequence[Sample]) -> Sample:
+    """Of samples with the same answer the one to show: it counts, it came to its end, and its tokens had the highest
+    mean confidence (DeepConf's, arXiv 2508.15260)."""
+    return max(
+        voters,
+        key=lambda each: (
+            each.weight > 0,
+            each.completion.finish_reason == "stop",
+            _rounded(confidence.mean_confidence(each.completion.statistics)),
+            each.confidence,
+        ),
+    )
 
 
 def _saved(samples: Sequence[Sample], planned: int) -> int:

@@ -11,6 +11,10 @@ lowest group confidence (arXiv 2508.15260), or Borda points of self-certainty (a
 - `esc` draws windows and stops when one is unanimous, which then decides alone (arXiv 2401.10480).
 - `certain` draws all together, and stops when the leader cannot be caught by those that have not ended. The winner of
   an unweighted vote is the same as without it.
+
+`judge=close`: where the leader has at most one vote more than the second, the model itself chooses between the best
+explained sample of each. It reads both, each of them first once, and the likelier reply of "A" and "B" decides; nothing
+more is drawn. Ours, for few samples.
 """
 
 from __future__ import annotations
@@ -20,15 +24,19 @@ from dataclasses import dataclass, replace
 from math import comb
 from typing import Literal
 
+import prompts
 from runtime import answers
 from runtime.base.errors import UsageError
 from runtime.base.events import Event
 from runtime.engine import confidence
+from runtime.strategies.asked_choice import chances
+from runtime.strategies.bon import whole
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.strategies.verdict import Sample, Verdict, count
+from runtime.strategies.verdict import Sample, Verdict, best_explained, count
 
 Weights = Literal["none", "probability", "confidence", "certainty"]
 Stopping = Literal["beta", "esc", "certain", "none"]
+Judge = Literal["none", "close"]
 
 _ENOUGH = 0.95  # github.com/Pranjal2041/AdaptiveConsistency, stopping_criterias.py, BetaStoppingCriteria
 _BORDA_POWER = 0.5  # github.com/backprop07/Self-Certainty, src/
@@ -42,12 +50,13 @@ _RULES: dict[Weights, str] = {
 
 @dataclass(frozen=True, slots=True)
 class VoteSettings:
-    """`n`: samples at most. `window`: of `esc` (5 for GSM8K in its code)."""
+    """`n`: samples at most. `window`: of `esc` (5 for GSM8K in its code). `judge`: of the two best answers."""
 
     n: int = 8
     weights: Weights = "none"
     stop: Stopping = "beta"
     window: int = 5
+    judge: Judge = "none"
 
     def __post_init__(self) -> None:
         check_samples(self.n)
@@ -67,7 +76,40 @@ def run(task: Task, settings: VoteSettings) -> Generator[Event, None, Verdict]:
         wave, why = yield from task.draw_until(task.requests(numbers), enough, before=samples)
         samples += wave
         sequential += max(len(each.completion.tokens) for each in wave)
-    return judge(samples, settings, why, sequential)
+    verdict = judge(samples, settings, why, sequential)
+    if settings.judge == "none" or was_stopped(samples):
+        return verdict
+    return (yield from _judged(task, verdict))
+
+
+def _judged(task: Task, verdict: Verdict) -> Generator[Event, None, Verdict]:
+    """The verdict after the model's choice between the two best answers, where they are close."""
+    if len(verdict.tally) < 2 or verdict.tally[0].votes - verdict.tally[1].votes > 1:
+        return verdict
+    two = [best_explained([each for each in verdict.samples if each.number in candidate.samples])
+           for candidate in verdict.tally[:2]]  # fmt: skip
+    texts = [whole(each.completion) for each in two]
+    asked = [
+        prompts.read("vote-judge").format(question=task.question, first=first, second=second)
+        for first, second in (texts, texts[::-1])
+    ]
+    found = yield from chances(task, asked, ("A", "B"))
+    if found is None:
+        return verdict
+    second = (found[0][1] + found[1][0]) / 2
+    preferred = 1 if second > 0.5 else 0
+    leader, other = verdict.tally[preferred], verdict.tally[1 - preferred]
+    whole_weight = sum(each.weight for each in verdict.tally)
+    rule = f"{verdict.rule.partition(';')[0]}; the model prefers it to the next, {100 * max(second, 1 - second):.0f} %"
+    return replace(
+        verdict,
+        winner=leader.answer,
+        chosen=two[preferred].completion,
+        confidence=leader.weight / whole_weight if whole_weight else 0.0,
+        tally=(leader, other, *verdict.tally[2:]),
+        tied=False,
+        rule=rule,
+    )
 
 
 def judge(samples: Sequence[Sample], settings: VoteSettings, why: str = "", sequential: int | None = None) -> Verdict:

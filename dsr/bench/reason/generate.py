@@ -171,6 +171,7 @@ class SampleGenerator:
             engine=engine,
             markers=self.model.markers,
             family=self.model.chat_format.family,
+            tokens_of=self.model.tokens,
         )
 
     def _prompt(self, question: str, thinking: bool | None) -> Prompt:

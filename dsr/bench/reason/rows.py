@@ -37,7 +37,11 @@ _VARIANTS: Mapping[str, tuple[str, ...]] = {
     "short-m": ("n={n}",),
     "deepconf": ("n={n}:warmup={half}",),
     "no-think-vote": ("n={n}",),
-    "budget": ("extensions=1", "extensions=2"),
+    "budget": (
+        "extensions=1",
+        "extensions=2",
+        *(f"tokens={tokens}:extensions=0" for tokens in (16, 32, 64, 128, 256, 512)),
+    ),
 }
 
 # The strategies that share samples, and a single answer at temperature 0.
@@ -171,7 +175,7 @@ def _rows_of(text: str, samples: int) -> list[StrategyRow]:
 
 
 def _row(strategy: Strategy, samples: int) -> StrategyRow:
-    if not strategy.kind.replayable or strategy.budget is not None:  # a replay cannot close thoughts early
+    if not strategy.replayable:
         return StrategyRow(str(strategy), strategy.kind.name, "own", 0, strategy)
     return StrategyRow(str(strategy), strategy.kind.name, "shared", _size(strategy, samples), strategy)
 

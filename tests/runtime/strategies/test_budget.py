@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.base.errors import Incompatible, UsageError
+from runtime.base.events import Notice
 from runtime.base.types import SamplingParams
 from runtime.strategies import budget
 from runtime.strategies.budget import BudgetSettings
@@ -34,7 +35,7 @@ def thinking(limit: int | None = None) -> Task:
     fake.specials = {"</think>": CLOSE}
     given = task(lambda question, sample: "", fake=fake)
     prompt = replace(given.prompt, tokens=tuple(b"Q:?\nA:<think>"), starts_in_thought=True)
-    return replace(given, prompt=prompt, params=SamplingParams(think_budget=limit))
+    return replace(given, prompt=prompt, params=SamplingParams(think_budget=limit), family="qwen3")
 
 
 def test_the_thought_is_extended() -> None:
@@ -62,6 +63,14 @@ def test_no_limit_of_its_own_leaves_that_of_the_user() -> None:
 def test_a_model_without_thoughts_cannot_be_extended() -> None:
     with pytest.raises(Incompatible, match="thoughts cannot be extended"):
         drain(budget.run(replace(thinking(), markers=None), BudgetSettings()))
+
+
+def test_a_thought_goes_on_only_where_the_model_learnt_it() -> None:
+    events, verdict = drain(budget.run(replace(thinking(), family="gemma4"), BudgetSettings()))
+    assert verdict.chosen is not None and verdict.chosen.thinking == "abc"
+    assert any(isinstance(event, Notice) and "models of the family gemma4" in event.text for event in events)
+    _, verdict = drain(budget.run(replace(thinking(), family="gemma4"), BudgetSettings(force=True)))
+    assert verdict.chosen is not None and verdict.chosen.thinking == "abcWaitde"
 
 
 @pytest.mark.parametrize("settings", [{"tokens": -1}, {"extensions": -1}, {"extensions": 101}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,14 +124,15 @@ def test_what_was_stopped_or_never_begun_was_saved() -> None:
     assert (verdict.spent, verdict.saved, verdict.sequential) == (57, 7 + 6 + 30, 30)
 
 
-def test_the_heaviest_of_the_winners_voters_is_shown_then_the_surest() -> None:
-    weighed = [
-        Sample.of(sample(0, "4", p=0.9), 1.0),
-        Sample.of(sample(1, "4", p=0.5), 2.0),
-        Sample.of(sample(2, "5", p=0.99), 0.5),
-    ]
-    chosen = count("vote", weighed, "").chosen
-    assert chosen is not None and chosen.sample == 1
+def test_the_best_explained_of_the_winners_voters_is_shown() -> None:
+    def explained(number: int, answer: str, confidence: float, weight: float = 1.0) -> Sample:
+        done = sample(number, answer)
+        return Sample.of(replace(done, statistics=(TokenStatistics(-0.1, confidence, 1.0),)), weight)
+
+    cast = [explained(0, "1/2", 4.0), explained(1, "0.5", 6.0), explained(2, "50%", 9.0, 0.0), explained(3, "7", 9.0)]
+    verdict = count("vote", cast, "")
+    assert verdict.chosen is not None and verdict.chosen.sample == 1
+    assert (verdict.winner, verdict.tally[0].samples) == ("0.5", (0, 1, 2))
     equal = [Sample.of(sample(0, "4", p=0.5)), Sample.of(sample(1, "4", p=0.9)), Sample.of(sample(2, "5", p=0.99))]
     chosen = count("vote", equal, "").chosen
     assert chosen is not None and chosen.sample == 1
