@@ -45,10 +45,10 @@ class Choices:
             self._choose(None if name == "off" else find(name).configured(settings))
             return
         self._console.say(f"now: {self._options.strategy or 'direct'}", style="plain")
-        for name, summary, known in table():
-            self._console.say(f"{name:{NAME_WIDTH}} {summary}", style="plain", hang=NAME_WIDTH + 1)
-            if known:
-                self._console.say(f"{'':{NAME_WIDTH}} {known}", hang=NAME_WIDTH + 1)
+        for each in table():
+            self._console.say(f"{each.name:{NAME_WIDTH}} {each.summary}", style="plain", hang=NAME_WIDTH + 1)
+            for line in filter(None, (each.measured, each.settings)):
+                self._console.say(f"{'':{NAME_WIDTH}} {line}", hang=NAME_WIDTH + 1)
 
     def tools(self, text: str) -> None:
         """/tools: the tools, and which run without a question. Raises UsageError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, cast, get_args
 
 from dsr.loading.context import MIN_SLOT_TOKENS
@@ -17,6 +17,7 @@ from runtime.base.types import SamplingParams
 from runtime.engine.backend import Backend
 from runtime.engine.grammar import Grammar
 from runtime.engine.prompt_options import PromptOptions
+from runtime.strategies.measured import clause
 from runtime.strategies.strategy import BUDGET, STRATEGIES, Strategy, find
 
 # "exact": a file that is given again is part of the new question, as any file. "fast": it takes the place of its
@@ -104,19 +105,34 @@ def strategy_notes(strategy: Strategy | None, backend: Backend, params: Sampling
     return notes
 
 
-def table() -> list[tuple[str, str, str]]:
-    """Every strategy: name, summary, and its settings with their defaults."""
-    return [(each.name, each.summary, " ".join(each.defaults())) for each in STRATEGIES.values()]
+@dataclass(frozen=True, slots=True)
+class ListedStrategy:
+    """`settings` with their defaults. `measured`: what it gained; "" if there is nothing to tell."""
+
+    name: str
+    summary: str
+    settings: str
+    measured: str
+
+
+def table() -> list[ListedStrategy]:
+    """Every strategy."""
+    return [
+        ListedStrategy(
+            each.name, each.summary, " ".join(each.defaults()), "" if each.runs_commands else clause(each.name)
+        )
+        for each in STRATEGIES.values()
+    ]
 
 
 def show_strategies(console: Console) -> None:
-    """Show each strategy: its name, its summary, and its settings."""
-    for name, summary, known in table():
-        console.data(f"{name:{NAME_WIDTH}} {summary}")
-        if known:
-            console.data(f"{'':{NAME_WIDTH}} {known}", style="dim")
+    """Show each strategy: its name, its summary, what it gained, and its settings."""
+    for each in table():
+        console.data(f"{each.name:{NAME_WIDTH}} {each.summary}")
+        for line in filter(None, (each.measured, each.settings)):
+            console.data(f"{'':{NAME_WIDTH}} {line}", style="dim")
     console.say("every strategy takes --budget 4000 (tokens) or --budget 30s")
-    rows = [{"name": name, "summary": summary, "settings": known} for name, summary, known in table()]
+    rows = [asdict(each) for each in table()]
     console.json("dsr.chat.strategies/1", {"strategies": rows})
 
 

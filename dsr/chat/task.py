@@ -37,6 +37,7 @@ def task_of(
         engine=engine,
         markers=loaded.markers,
         family=loaded.chat_format.family,
+        parameters=loaded.card.parameters,
         grammar=grammar,
         tokens_of=loaded.tokens,
         longest=loaded.backend.longest,

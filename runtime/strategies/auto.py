@@ -1,4 +1,4 @@
-"""Choose a strategy by question, model family, slots and budget. `choose` makes the whole decision.
+"""Choose a strategy by question, model and budget. `choose` makes the whole decision.
 
 Rules, the first that fits, and what they rest on:
 
@@ -6,14 +6,18 @@ Rules, the first that fits, and what they rest on:
    compared, and more samples mend slips of reasoning, not gaps of knowledge. A rule of thumb: nobody measured it.
 2. Budget for less than three samples, or one slot and a limit of time -> `direct`, with what there is: two cannot
    outvote each other.
-3. A family whose short replies are the worse ones (Qwen3; see `first_finish`) -> `short-m`, never `first-finish`,
+3. A vote of so many samples gained nothing on the measured model that is nearest in size, and thinks or does not as
+   this one (`measured`) -> `direct`.
+4. A family whose short replies are the worse ones (Qwen3; see `first_finish`) -> `short-m`, never `first-finish`,
    which took Qwen3-32B from 90.0 to 40.0 on AIME 2024 (arXiv 2505.18149); short-3 beats a majority at all budgets
-   (2505.17813).
-4. DeepSeek-R1 with a budget -> `first-finish`: the accuracy of a majority for less than half of the sequential tokens.
-5. Else `vote`, which stops when it is clear (2203.11171, 2305.11860).
+   (2505.17813). Not if it was measured to be worse than the vote.
+5. DeepSeek-R1 with a budget -> `first-finish`: the accuracy of a majority for less than half of the sequential tokens.
+   Not if it was measured to be worse than the vote.
+6. Else `vote`, which stops when it is clear (2203.11171, 2305.11860).
 
-As many samples are drawn as slots fit into memory, up to 8; with a single slot 4, one after another. A budget of tokens
-is for all samples together. One of seconds is turned into tokens by the speed of the first 32 tokens.
+One sample is drawn greedily where that was measured to be better. As many samples are drawn as slots fit into memory,
+up to 8; with a single slot 4, one after another. A budget of tokens is for all samples together. One of seconds is
+turned into tokens by the speed of the first 32 tokens.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from typing import Any, Literal
 
 from runtime.base.events import Event, Notice
 from runtime.strategies import direct, first_finish, short_m, vote
+from runtime.strategies.measured import GREEDY, ONE, Measured, Row, nearest
 from runtime.strategies.task import Task, was_stopped
 from runtime.strategies.verdict import Verdict
 
@@ -49,6 +54,10 @@ _SUM = re.compile(
 _FACT = re.compile(r"(?:who|whom|whose|when|where|which|what|name|is|are|was|were|does|did)\b", re.IGNORECASE)
 
 
+_KINDS = {"greeting": "a few words", "fact": "a question of fact", "sum": "a short sum", "writing": "a text"}
+_PLAIN_VOTE = re.compile(r"vote n=(\d+) stop=none")
+
+
 @dataclass(frozen=True, slots=True)
 class AutoSettings:
     """No settings."""
@@ -56,11 +65,12 @@ class AutoSettings:
 
 @dataclass(frozen=True, slots=True)
 class AutoPlan:
-    """A strategy of `_RUNS` with its settings. `why` is for a person."""
+    """A strategy of `_RUNS` with its settings. `why` is for a person. `greedy`: whether to draw at temperature 0."""
 
     strategy: str
     settings: Any
     why: str
+    greedy: bool = False
 
 
 _RUNS: dict[str, Callable[[Task, Any], Generator[Event, None, Verdict]]] = {
@@ -83,8 +93,11 @@ def run(task: Task, settings: AutoSettings) -> Generator[Event, None, Verdict]:
     plan = choose(
         task.question, family=task.family, slots=task.engine.slots, thinks=task.markers is not None,
         tokens=allowance.tokens_left if allowance is not None else None, tokens_in_time=in_time,
+        measured=nearest(task.parameters, task.markers is not None),
     )  # fmt: skip
     yield Notice(plan.why)
+    if plan.greedy:
+        task = replace(task, params=replace(task.params, temperature=0.0))
     verdict = yield from _RUNS[plan.strategy](task, plan.settings)
     return replace(
         verdict,
@@ -97,15 +110,15 @@ def run(task: Task, settings: AutoSettings) -> Generator[Event, None, Verdict]:
 
 def choose(
     question: str, *, family: str = "", slots: int = 1, thinks: bool = False, tokens: int | None = None,
-    tokens_in_time: int | None = None,
+    tokens_in_time: int | None = None, measured: Measured | None = None,
 ) -> AutoPlan:  # fmt: skip
-    """`tokens` may be spent in all; `tokens_in_time` are what one sample alone can draw in the time there is."""
+    """`tokens` may be spent in all; `tokens_in_time` are what one sample alone can draw in the time there is.
+
+    `measured`: the figures of the model that is most like this one.
+    """
     kind = kind_of(question)
     if kind != "reasoning":
-        what = {"greeting": "a few words", "fact": "a question of fact", "sum": "a short sum", "writing": "a text"}[
-            kind
-        ]
-        return AutoPlan("direct", direct.DirectSettings(), f"auto: {what} needs no vote, one sample answers it")
+        return _one(f"{_KINDS[kind]} needs no vote, one sample answers it", None)
     n = min(_MOST, slots) if slots > 1 else _IN_TURN
     fits = f"{slots} slots fit" if slots > 1 else "one slot fits"
     usual = _USUAL_THINKING if thinks else _USUAL
@@ -116,17 +129,43 @@ def choose(
     if n < 3 or hurried:
         limit = tokens if tokens is not None else tokens_in_time
         reason = f"a budget of {limit} tokens" if limit is not None else fits
-        why = f"auto: {reason} is not enough for a vote, one sample answers"
-        return AutoPlan("direct", direct.DirectSettings(), why)
-    if family in first_finish.LONG_HORIZON:
+        return _one(f"{reason} is not enough for a vote, one sample answers", measured)
+    voted, plain = _vote_of(n, measured), measured.plain if measured is not None else None
+    if measured is not None and voted is not None and plain is not None and voted.right <= plain.right:
+        why = f"a vote of {n} gained nothing on {measured.model}, the measured model most like this one"
+        return _one(f"{why}, one sample answers", measured)
+
+    def loses(strategy: str) -> bool:
+        row = measured.best(strategy) if measured is not None else None
+        return row is not None and voted is not None and row.right < voted.right
+
+    if family in first_finish.LONG_HORIZON and not loses("short-m"):
         why = f"auto: short-m of {n} ({fits}); not first-finish, since the short replies of {family} are the worse ones"
         return AutoPlan("short-m", short_m.ShortMSettings(n=n, m=min(3, n)), why)
-    if family == "deepseek-r1" and (tokens is not None or tokens_in_time is not None):
+    limited = tokens is not None or tokens_in_time is not None
+    if family == "deepseek-r1" and limited and not loses("first-finish"):
         why = (
             f"auto: first-finish of {n} ({fits}), since {family}'s short replies are the better ones, within the budget"
         )
         return AutoPlan("first-finish", first_finish.FirstFinishSettings(n=n), why)
     return AutoPlan("vote", vote.VoteSettings(n=n), f"auto: a vote of at most {n} ({fits}), stopped when it is clear")
+
+
+def _one(why: str, measured: Measured | None) -> AutoPlan:
+    """One sample, greedy where that was better."""
+    greedy, one = (measured.row(GREEDY), measured.row(ONE)) if measured is not None else (None, None)
+    if measured is not None and greedy is not None and one is not None and greedy.right > one.right:
+        better = f", greedily: {greedy.right:.0f} % right instead of {one.right:.0f} on {measured.model}"
+        return AutoPlan("direct", direct.DirectSettings(), f"auto: {why}{better}", greedy=True)
+    return AutoPlan("direct", direct.DirectSettings(), f"auto: {why}")
+
+
+def _vote_of(n: int, measured: Measured | None) -> Row | None:
+    """The measured vote of the most samples that are at most `n`."""
+    if measured is None:
+        return None
+    rows = [(int(found[1]), row) for row in measured.rows if (found := _PLAIN_VOTE.fullmatch(row.label))]
+    return max((each for each in rows if each[0] <= n), key=lambda each: each[0], default=(0, None))[1]
 
 
 def kind_of(question: str) -> Kind:

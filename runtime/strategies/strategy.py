@@ -222,7 +222,14 @@ _KINDS = (
         runs_commands=True,
     ),
     StrategyKind("phi", "each step chosen by looking ahead", phi.PhiSettings, phi.run, draws="in stages"),
-    StrategyKind("tree", "thoughts that branch and are judged", tree.TreeSettings, tree.run, draws="in stages"),
+    StrategyKind(
+        "tree",
+        "thoughts that branch and are judged",
+        tree.TreeSettings,
+        tree.run,
+        draws="in stages",
+        local=("check",),
+    ),
     StrategyKind(
         "verify",
         "a solution whose steps are checked in rounds",

@@ -45,8 +45,9 @@ Enough = Callable[[Sequence[Sample]], str | None]
 class Task:
     """`question` is the user's message alone, and `prompt` what the model reads for it.
 
-    `make_prompt` makes the prompt of another question, or of this one with thinking on or off. `family` is that
-    of the catalogue ("qwen3", "deepseek-r1"), or empty. `grammar`: the form of the answers to the question itself.
+    `make_prompt` makes the prompt of another question, or of this one with thinking on or off. `family` is that of the
+    catalogue ("qwen3", "deepseek-r1"), or empty; `parameters` of the model, 0 where not known. `grammar`: the form of
+    the answers to the question itself.
     `allowance`: what may be drawn in all, None without a limit. `tokens_of` returns the tokens of a plain text.
     `longest`: the most tokens of a prompt with its answer. `documents`: the texts that the question is about, for a
     strategy that reads them in parts; no prompt has them.
@@ -59,6 +60,7 @@ class Task:
     engine: Drawer
     markers: ThinkingMarkers | None = None
     family: str = ""
+    parameters: int = 0
     grammar: Grammar | None = None
     allowance: Allowance | None = None
     tokens_of: TokensOf = _bytes_of

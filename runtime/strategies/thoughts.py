@@ -1,4 +1,4 @@
-"""The problems of a tree of thoughts: any question (`Generic`), or the Game of 24, whose states code can check."""
+"""The problems of a tree of thoughts: any question (`Generic`), or one that code can check: the Game of 24, Sudoku."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 
 import prompts
 from runtime.base.types import Completion
-from runtime.strategies import game24
+from runtime.strategies import game24, sudoku
 from runtime.strategies.game24 import Term
+from runtime.strategies.sudoku import Board
 
 # How candidates are made; "paper": as the paper does for the task.
 Generate = Literal["paper", "propose", "sample"]
@@ -24,15 +25,19 @@ _WORD = re.compile(r"\b(sure|likely|impossible)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The thoughts so far; `terms` are the numbers left in the Game of 24. `completion` brought the last of them."""
+    """The thoughts so far; `terms` are the numbers left in the Game of 24, `board` is that of a Sudoku. `completion`
+    brought the last of them."""
 
     thoughts: tuple[str, ...] = ()
     terms: tuple[Term, ...] = ()
     completion: Completion | None = None
+    board: Board | None = None
 
     @property
     def key(self) -> str:
         """Equal for states that mean the same."""
+        if self.board is not None:
+            return str(self.board)
         return game24.shown(self.terms) if self.terms else " ".join(" ".join(self.thoughts).lower().split())
 
     @property
@@ -48,7 +53,15 @@ class Problem(Protocol):
     def grown(self, state: State, reply: Completion, generate: Generate, *, last: bool) -> list[State]: ...
     def ask_value(self, state: State) -> str: ...
     def known_value(self, state: State) -> float | None:
-        """The value of a state that needs no judge."""
+        """The value of a state that needs no judge; 0 for a dead end."""
+        ...
+
+    def depth(self, steps: int) -> int:
+        """How many steps lead to the end, where the user asks for so many."""
+        ...
+
+    def solved(self, state: State) -> bool | None:
+        """Whether code finds that a state solves the problem; None where code cannot tell."""
         ...
 
 
@@ -76,6 +89,12 @@ class Generic:
         return prompts.read("tree-value").format(question=self.question, steps=state.text)
 
     def known_value(self, state: State) -> float | None:
+        return None
+
+    def depth(self, steps: int) -> int:
+        return steps
+
+    def solved(self, state: State) -> bool | None:
         return None
 
 
@@ -106,6 +125,57 @@ class Game24:
         if len(state.terms) > 1:
             return None
         return _VALUES["sure"] if game24.solution(state.terms) else 0.0
+
+    def depth(self, steps: int) -> int:
+        return 3
+
+    def solved(self, state: State) -> bool | None:
+        return game24.solution(state.terms) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Sudoku:
+    """A step fills one cell. One that breaks a rule leads nowhere, and so does a board with a cell without a digit."""
+
+    question: str
+
+    def start(self) -> State:
+        return State(board=sudoku.read(self.question))
+
+    def ask(self, state: State, generate: Generate, *, last: bool) -> str:
+        board = self._board(state)
+        high, wide = board.box
+        return prompts.read("sudoku-propose").format(size=board.size, high=high, wide=wide, board=board)
+
+    def grown(self, state: State, reply: Completion, generate: Generate, *, last: bool) -> list[State]:
+        found = []
+        for cell, digit in sudoku.steps(reply.answer, self._board(state)):
+            board = self._board(state).filled(cell, digit)
+            row, column = divmod(cell, board.size)
+            thought = f"row {row + 1}, column {column + 1} = {digit}"
+            found.append(State((*state.thoughts, thought), (), replace(reply, answer=str(board)), board))
+        return found
+
+    def ask_value(self, state: State) -> str:
+        return self.ask(state, "propose", last=False)
+
+    def known_value(self, state: State) -> float | None:
+        """A board that fills the fewest options is the surest; a dead one is worth nothing."""
+        board = self._board(state)
+        if board.dead:
+            return 0.0
+        return 1.0 / (1 + sum(len(board.options(cell)) for cell in board.empty))
+
+    def depth(self, steps: int) -> int:
+        return len(self._board(self.start()).empty)
+
+    def solved(self, state: State) -> bool | None:
+        return self._board(state).solved
+
+    @staticmethod
+    def _board(state: State) -> Board:
+        assert state.board is not None
+        return state.board
 
 
 def with_solution(state: State) -> State:

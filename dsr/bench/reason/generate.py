@@ -171,6 +171,7 @@ class SampleGenerator:
             engine=engine,
             markers=self.model.markers,
             family=self.model.chat_format.family,
+            parameters=self.model.card.parameters,
             tokens_of=self.model.tokens,
         )
 

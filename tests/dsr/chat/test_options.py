@@ -104,10 +104,12 @@ def test_what_makes_no_sense_is_refused(vote: int | None, name: str | None, sett
 
 
 def test_the_table_names_every_strategy_with_its_defaults() -> None:
-    assert [name for name, *_ in table()] == list(STRATEGIES)
-    settings = {name: settings for name, _, settings in table()}
-    assert settings["vote"].startswith("n=8 ")
-    assert settings["direct"] == ""
+    listed = {each.name: each for each in table()}
+    assert [*listed] == list(STRATEGIES)
+    assert listed["vote"].settings.startswith("n=8 ")
+    assert (listed["direct"].settings, listed["direct"].measured) == ("", "")
+    assert listed["tree"].measured.startswith("never gained: ")
+    assert listed["repeated-sampling"].measured == ""
 
 
 def test_what_to_know_before() -> None:

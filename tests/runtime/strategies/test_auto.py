@@ -7,6 +7,7 @@ import pytest
 from runtime.base.events import Notice, SampleFinished
 from runtime.strategies import auto, direct, first_finish, short_m, vote
 from runtime.strategies.auto import AutoSettings, choose, kind_of
+from runtime.strategies.measured import Measured, Row
 from runtime.strategies.strategy import find
 from tests.runtime.strategies.scripted import backend, drain, task
 
@@ -65,6 +66,31 @@ def test_a_small_budget_is_for_one_sample() -> None:
     assert choose(STORY, slots=8, tokens_in_time=600).settings == vote.VoteSettings(n=8)
     assert choose(STORY, slots=8, tokens_in_time=599).strategy == "direct"
     assert choose(STORY, slots=1, tokens_in_time=600).strategy == "direct"
+
+
+def figures(**rows: float) -> Measured:
+    listed = {"greedy": 25.0, "direct": 15.4, **rows}
+    return Measured("m", 1, False, "s", 60, tuple(Row(label, right, 1) for label, right in listed.items()))
+
+
+def test_a_vote_that_gained_nothing_on_such_a_model_is_not_held() -> None:
+    found = figures(**{"vote n=4 stop=none": 24.2, "vote n=8 stop=none": 36.7})
+    assert choose(STORY, slots=8, measured=found).settings == vote.VoteSettings(n=8)
+    plan = choose(STORY, slots=5, measured=found)
+    assert (plan.strategy, plan.greedy) == ("direct", True)
+    assert plan.why == (
+        "auto: a vote of 5 gained nothing on m, the measured model most like this one, one sample answers, greedily: "
+        "25 % right instead of 15 on m"
+    )
+    assert choose(STORY, slots=8, tokens=500, measured=found).greedy
+    assert not choose(STORY, slots=8, tokens=500).greedy
+    assert not choose("Write a poem about 4 cats", measured=found).greedy
+
+
+def test_what_was_measured_to_be_worse_than_the_vote_is_not_chosen() -> None:
+    found = figures(**{"vote n=8 stop=none": 36.7, "short-m n=8": 18.3, "first-finish n=8": 6.7})
+    assert choose(STORY, family="qwen3", slots=8, measured=found).strategy == "vote"
+    assert choose(STORY, family="deepseek-r1", slots=8, tokens=9000, measured=found).strategy == "vote"
 
 
 def long(question: str, sample: int) -> str:

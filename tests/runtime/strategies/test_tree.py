@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.base.errors import UsageError
-from runtime.base.events import SampleFinished, SampleNoted
+from runtime.base.events import Notice, SampleFinished, SampleNoted
 from runtime.strategies import tree
 from runtime.strategies.thoughts import State, choice_of, lines_of, value_of
 from runtime.strategies.tree import TreeSettings, with_paper_values
@@ -186,3 +186,66 @@ def test_the_embedded_model_grows_a_tree(nano_path: Path) -> None:
         _, verdict = drain(tree.run(asked, TreeSettings(n_generate=2, n_evaluate=2)))
     assert verdict.strategy == "tree"
     assert verdict.spent > verdict.sequential > 0
+
+
+SUDOKU = "1 2 3 4\n3 4 1 2\n2 1 4 _\n4 3 _ _"
+
+
+def test_a_sudoku_is_solved_and_checked_by_code() -> None:
+    def script(question: str, sample: int) -> str:
+        board = question.split("empty cell.\n\n")[1].split("\n\nFill")[0]
+        # The first proposal breaks a rule.
+        if board.splitlines()[3] == "4 3 _ _":
+            return "row 4, column 3 = 1\nrow 4, column 3 = 2\nrow 3, column 4 = 3"
+        return "row 4, column 4 = 1\nrow 3, column 4 = 3"
+
+    _, verdict = drain(tree.run(task(script, SUDOKU), TreeSettings(task="sudoku")))
+    assert verdict.winner == "1 2 3 4\n3 4 1 2\n2 1 4 3\n4 3 2 1"
+    assert verdict.rule.startswith("a checked answer; ")
+
+
+def test_a_state_that_led_nowhere_is_not_tried_again() -> None:
+    asked: list[str] = []
+
+    def script(question: str, sample: int) -> str:
+        if question.startswith("How many?"):
+            asked.append(question.split("promising:\n")[1])
+            return "\\boxed{8}"
+        return "- halve\n- double\n- halve"
+
+    settings = TreeSettings(generate="propose", evaluate="likelihood", search="depth", check="grep -q 7", n_generate=1)
+    _, verdict = drain(tree.run(task(script), settings))
+    assert verdict.winner is None
+    assert verdict.rule.startswith("no answer was accepted; ")
+    assert len(set(asked)) == 2
+    assert verdict.chosen is not None and verdict.chosen.answer == "\\boxed{8}"
+
+
+def test_a_search_goes_on_until_an_answer_passes_the_check() -> None:
+    def script(question: str, sample: int) -> str:
+        if question.startswith("How many?"):
+            return "\\boxed{7}" if "double" in question else "\\boxed{8}"
+        return "- halve\n- double"
+
+    settings = TreeSettings(generate="propose", evaluate="likelihood", search="depth", check="grep -q 7", n_generate=1)
+    _, verdict = drain(tree.run(task(script), settings))
+    assert (verdict.winner, verdict.rule) == ("7", "a checked answer; 4 states visited, 2 dead ends")
+
+
+def test_visits_are_limited() -> None:
+    def script(question: str, sample: int) -> str:
+        return "\\boxed{8}" if question.startswith("How many?") else "- halve\n- double"
+
+    settings = TreeSettings(
+        generate="propose", evaluate="likelihood", search="depth", check="grep -q 7", n_generate=1, visits=2
+    )
+    _, verdict = drain(tree.run(task(script), settings))
+    assert "2 states visited" in verdict.rule
+
+
+def test_a_generic_tree_says_that_votes_were_better() -> None:
+    events, _ = drain(tree.run(task(lambda question, sample: "\\boxed{8}"), TreeSettings()))
+    [text] = [event.text for event in events if isinstance(event, Notice) and event.text.startswith("tree: ")]
+    assert "% right where a vote of at most as many tokens had" in text
+    with pytest.raises(UsageError, match="check needs a search that goes on"):
+        TreeSettings(check="true")
