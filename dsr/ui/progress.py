@@ -51,7 +51,7 @@ def speed(unit: str, per_second: float | None) -> str:
 
 def time_left(unit: str, seconds: float | None) -> str:
     """'4:05' or '1:04:05' until a transfer, a prompt or a measurement ends; '' while unknown."""
-    if seconds is None or unit not in ("bytes", "tokens", "steps"):
+    if seconds is None or unit not in ("bytes", "tokens", "steps", "questions"):
         return ""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -12,7 +12,7 @@ from runtime.base.types import Completion, TokenLogprob
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a job: `done` of `total` (0 if unknown), in bytes, tokens, files or steps.
+    """Progress of a job: `done` of `total` (0 if unknown), in bytes, tokens, files, steps or questions.
 
     `job` names the work ("loading", "reading the prompt"), `item` its object ("nano.gguf").
     """
@@ -21,7 +21,7 @@ class Progress:
     item: str
     done: int
     total: int
-    unit: Literal["bytes", "tokens", "files", "steps", "percent"]
+    unit: Literal["bytes", "tokens", "files", "steps", "questions", "percent"]
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,1 @@
+"""`dsr chat --batch FILE`: many questions, one open model."""
