@@ -32,6 +32,7 @@ from runtime.engine.speculation import DraftStatistics
 from runtime.engine.template import Prompt
 from runtime.engine.tool_use import ToolUse
 from runtime.from_disk.use import DiskUse
+from runtime.machine.other_work import OtherWork, WorkClock
 from runtime.strategies.paragraphs import Document
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Verdict
@@ -215,7 +216,7 @@ class Conversation:
         if self.disk is not None:
             self.disk.adopt(engine, CachedModel.of(self.loaded), request.prompt.tokens)
         interrupted: Aborted | None = None
-        reading = True
+        reading, clock = True, WorkClock.now()
         before = in_prompt = self._disk_use()
         with closing(self._draw(seen, request, engine, documents)) as drawing:
             while True:
@@ -245,7 +246,7 @@ class Conversation:
             disk=self._from_disk(before, in_prompt),
             seed=self.params.seed,
         )
-        self.last = replace(reply, run=self._compared(reply))
+        self.last = replace(reply, run=self._compared(reply, clock.until_now()))
         if self.last.drew_something:
             done = self.last.completion
             self.turns = [*turns, Message("assistant", done.answer, done.thinking, done.calls)]
@@ -359,13 +360,14 @@ class Conversation:
         said = [*self._system_prompt, *turns]
         return task_of(self.loaded, said, request, engine, build, self.options.grammar, documents)
 
-    def _compared(self, reply: Reply) -> PredictedRun | None:
+    def _compared(self, reply: Reply, others: OtherWork) -> PredictedRun | None:
         """The speed of the reply and its prediction; None where anything but ordinary samples was drawn."""
         predictor, strategy = self.loaded.predictor, self.options.strategy
         if predictor is None or reply.stopped or (strategy is not None and not strategy.replayable):
             return None
         drawn = [reply.completion] if reply.verdict is None else [each.completion for each in reply.verdict.samples]
-        return predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
+        run = predictor.compared(self.reference, drawn, reply.prompt_tokens, reply.decode_seconds)
+        return run and replace(run, disturbed=others.disturbance)
 
     def _prompt(self, turns: list[Message], thinking: bool | None = None) -> Prompt:
         return self.loaded.prompt([*self._system_prompt, *turns], self._asked(thinking), self._offered)

@@ -108,8 +108,7 @@ class Predictor:
 
     def _run(self, model: str, samples: int, drawn: int, expected: float, seconds: float) -> PredictedRun:
         uncorrected, past = drawn / expected, predictions.load(paths.predictions_file())
-        # Runs from the disk teach nothing about runs in memory, nor the reverse.
-        learnt = past_correction(self.machine, past, model, samples) if self.disk is None else Correction()
+        learnt = self._learnt(past, model, samples)
         return PredictedRun(
             at=time.time(),
             model=model,
@@ -121,14 +120,26 @@ class Predictor:
             uncorrected=uncorrected,
             threads=self.machine.devices[0].speed.threads,
             probe=self.machine.probe if self.disk is None else "",
+            weights=self.card.weights_size,
         )
 
+    def _learnt(self, past: Sequence[PredictedRun], model: str, samples: int) -> Correction:
+        """Runs from the disk teach nothing about runs in memory, nor the reverse."""
+        if self.disk is not None:
+            return Correction()
+        return past_correction(self.machine, past, model, samples, self.card.weights_size)
 
-def past_correction(machine: Machine, past: Sequence[PredictedRun], model: str = "", samples: int = 1) -> Correction:
-    """The correction of predictions for `machine` by `past` runs; none for a machine with more than a CPU."""
+
+def past_correction(
+    machine: Machine, past: Sequence[PredictedRun], model: str = "", samples: int = 1, weights: int = 0
+) -> Correction:
+    """The correction of predictions for `machine` by `past` runs; none for a machine with more than a CPU.
+
+    With `weights`, in bytes, only runs of models of about this size count.
+    """
     if len(machine.devices) > 1:
         return Correction()
-    return correction(past, machine.probe, machine.devices[0].speed.threads, model, samples)
+    return correction(past, machine.probe, machine.devices[0].speed.threads, model, samples, weights)
 
 
 def waves(completions: Sequence[Completion]) -> list[list[Completion]]:

@@ -225,7 +225,7 @@ def plan_placement(
 
     `options` are settled for the model (`dsr.loading.reach.settled`).
     """
-    correction = past_correction(machine, past, model.reference, options.slots)
+    correction = past_correction(machine, past, model.reference, options.slots, model.card.weights_size)
     machine = machine.corrected(correction.factor)
     if (plan := _disk_plan(model.card, machine, options, system)) is not None:
         return _from_disk(model, machine, plan, options, place, correction)

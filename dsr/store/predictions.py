@@ -19,6 +19,7 @@ MOST_RUNS = 200
 _WAIT_SECONDS = 10.0  # for another process that is writing
 _RECENT = 12  # latest runs that are used: the speed of a shared machine changes within minutes
 _PRIOR = 2  # with more runs than this, the runs weigh more than the uncorrected prediction
+_ALIKE = 2.0  # models whose weights differ by at most this factor are of one size
 _LARGEST_FACTOR = 4.0  # a run that was slower or faster than this says nothing about the machine
 
 
@@ -35,7 +36,8 @@ class PredictedRun:
     """The predicted and the measured figures of one run.
 
     `at`: seconds since 1970. `probe`: the digest of the machine's measured speeds (`Machine.probe`). `uncorrected`:
-    the tokens per second that follow from these speeds and the threads alone.
+    the tokens per second that follow from these speeds and the threads alone. `weights`: the bytes of the model's
+    weights, 0 in old lines. `disturbed`: the other work that makes the measured speed doubtful, as text; "" for none.
     """
 
     at: float
@@ -48,6 +50,8 @@ class PredictedRun:
     uncorrected: float
     threads: int
     probe: str
+    weights: int = 0
+    disturbed: str = ""
 
     @property
     def speed_error(self) -> float:
@@ -87,13 +91,21 @@ class Correction:
         return f"{runs}{alike}; corrected by {self.factor:.2f}"
 
 
-def correction(runs: Sequence[PredictedRun], probe: str, threads: int, model: str = "", samples: int = 1) -> Correction:
+def correction(
+    runs: Sequence[PredictedRun], probe: str, threads: int, model: str = "", samples: int = 1, weights: int = 0
+) -> Correction:
     """Returns the correction from the latest comparable `runs`, which come oldest first.
 
-    Comparable runs have the same probe and threads. The factor moves from 1 towards the median of all of them, then of
-    those of the same model, then of those with as many samples. n runs move it n / (n + 2) of the way, in logarithms.
+    Comparable runs were not disturbed, and have the same probe and threads. With `weights`, in bytes, they are of the
+    same model or of one of this size: a small model is bound by other things than a large one. The factor moves from 1
+    towards the median of all of them, then of those of the same model, then of those with as many samples. n runs move
+    it n / (n + 2) of the way, in logarithms.
     """
-    comparable = [run for run in runs if probe and (run.probe, run.threads) == (probe, threads)]
+    comparable = [
+        run
+        for run in runs
+        if probe and (run.probe, run.threads) == (probe, threads) and not run.disturbed and _alike(run, model, weights)
+    ]
     of_model = [run for run in comparable if run.model == model]
     latest = [each[-_RECENT:] for each in (comparable, of_model, [run for run in of_model if run.samples == samples])]
     moved = 0.0
@@ -101,6 +113,12 @@ def correction(runs: Sequence[PredictedRun], probe: str, threads: int, model: st
         moved += (math.log(_median(group)) - moved) * len(group) / (len(group) + _PRIOR)
     recent, _, alike = latest
     return Correction(math.exp(moved), len(recent), _median(recent), len(alike), _median(alike))
+
+
+def _alike(run: PredictedRun, model: str, weights: int) -> bool:
+    if not weights or run.model == model:
+        return True
+    return run.weights > 0 and max(run.weights, weights) <= _ALIKE * min(run.weights, weights)
 
 
 def _median(runs: Sequence[PredictedRun]) -> float:
@@ -135,7 +153,11 @@ def load(path: Path) -> tuple[PredictedRun, ...]:
 
 
 def describe(runs: Sequence[PredictedRun]) -> str | None:
-    """Returns 'speed off by 6%, memory by 2% (median of 23 runs; at most 31% and 8%)'; None without runs."""
+    """Returns 'speed off by 6%, memory by 2% (median of 23 runs; at most 31% and 8%)'; None without runs.
+
+    Runs that other work disturbed do not count.
+    """
+    runs = [run for run in runs if not run.disturbed]
     if not runs:
         return None
     speed, memory = ([abs(error) for error in errors] for errors in _errors(runs))
@@ -173,6 +195,8 @@ def _run(line: str) -> PredictedRun | None:
             uncorrected,
             int(body.get("threads", 0)),
             str(body.get("probe", "")),
+            int(body.get("weights", 0)),
+            str(body.get("disturbed", "")),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

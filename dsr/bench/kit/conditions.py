@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,37 +9,20 @@ from importlib.metadata import version
 
 from dsr import __version__
 from dsr.store.measurement import Conditions
-from runtime.machine.host import Host, processor_times, throttle_count
-
-# Shares of the processor. Above them, figures are doubtful.
-_MOST_LOAD = 0.1
-_MOST_STOLEN = 0.02
+from runtime.machine.host import Host
+from runtime.machine.other_work import OtherWork, WorkClock
 
 
 @dataclass(slots=True)
 class Watch:
-    """Load of the machine during a `watching` block; all 0 before its end.
-
-    `load`: the share of all cores that other processes used. `stolen`: the share that the host of a virtual machine
-    used. `throttled`: how often heat slowed down a core, if the system counts it.
-    """
+    """Other work on the machine during a `watching` block; none before its end."""
 
     host: Host
-    load: float = 0.0
-    stolen: float = 0.0
-    throttled: int = 0
-    _start: _Clock = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._start = _Clock.now()
+    work: OtherWork = field(default_factory=OtherWork)
+    _start: WorkClock = field(default_factory=WorkClock.now, init=False, repr=False)
 
     def end(self) -> None:
-        start, now = self._start, _Clock.now()
-        offered = max(now.wall - start.wall, 1e-9) * (os.cpu_count() or 1)
-        busy, own = now.busy - start.busy, now.own - start.own
-        self.load = min(1.0, max(0.0, (busy - own) / offered))
-        self.stolen = min(1.0, max(0.0, (now.stolen - start.stolen) / offered))
-        self.throttled = max(0, now.throttled - start.throttled)
+        self.work = self._start.until_now()
 
     @property
     def conditions(self) -> Conditions:
@@ -52,21 +33,9 @@ class Watch:
             memory=host.memory_total,
             dsr=__version__,
             engine=version("llama-cpp-python"),
-            load=round(self.load, 3),
-            disturbed=disturbance(self.load, self.stolen, self.throttled),
+            load=round(self.work.load, 3),
+            disturbed=self.work.disturbance,
         )
-
-
-def disturbance(load: float, stolen: float, throttled: int) -> str:
-    """Returns the reasons why figures are doubtful, as text; "" if there are none."""
-    reasons = []
-    if load > _MOST_LOAD:
-        reasons.append(f"other work took {load:.0%} of the processor")
-    if stolen > _MOST_STOLEN:
-        reasons.append(f"the host of this virtual machine took {stolen:.0%} of the processor")
-    if throttled:
-        reasons.append(f"heat slowed down cores {throttled} times")
-    return ", ".join(reasons)
 
 
 @contextmanager
@@ -77,25 +46,3 @@ def watching(host: Host) -> Iterator[Watch]:
         yield watch
     finally:
         watch.end()
-
-
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """Seconds: wall time, busy time of all cores, time of this process and its ended children, time of the host."""
-
-    wall: float
-    busy: float
-    own: float
-    stolen: float
-    throttled: int
-
-    @classmethod
-    def now(cls) -> _Clock:
-        times, own = processor_times(), os.times()
-        return cls(
-            wall=time.monotonic(),
-            busy=times.busy,
-            own=own.user + own.system + own.children_user + own.children_system,
-            stolen=times.stolen,
-            throttled=throttle_count(),
-        )

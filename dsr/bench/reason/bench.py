@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,7 +211,9 @@ def _measure(
                 interrupted = generator.stopped
                 compared = statistics.predicted_run(model.absolute_reference)
             if compared is not None:
-                predictions.add(paths.predictions_file(), compared)
+                watch.end()
+                disturbed = watch.work.disturbance
+                predictions.add(paths.predictions_file(), replace(compared, disturbed=disturbed))
         found = list(_decisions(rows, ledgers, problems, request.samples, judging, run.listen))
         scores = _scores(rows, found)
         alone_scores = _scores(alone, list(_decisions(alone, ledgers, problems, request.samples, judging, ignore)))

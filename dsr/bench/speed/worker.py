@@ -316,7 +316,8 @@ class _Timer:
         if predictor is None:
             return {}
         past = predictions.load(paths.predictions_file())
-        factor = past_correction(predictor.machine, past, self._job.model.absolute_reference, test.votes).factor
+        reference, weights = self._job.model.absolute_reference, predictor.card.weights_size
+        factor = past_correction(predictor.machine, past, reference, test.votes, weights).factor
         try:
             if test.kind == "first token":
                 # The engine reads all tokens of a prompt but the last. It decodes the last like all later tokens.

@@ -170,6 +170,24 @@ def test_runs_under_other_circumstances_teach_nothing(changes: dict[str, Any]) -
     assert predictions.correction(reached(0.5, 5, probe=""), "", 2, "nano") == Correction()
 
 
+def test_disturbed_runs_weigh_nothing() -> None:
+    assert learnt(reached(0.5, 5, disturbed="other work took 25% of the processor")) == 1.0
+    assert predictions.describe([a_run(disturbed="heat"), a_run(0, 120)]) == "speed off by 20%, memory by 2% (1 run)"
+    assert predictions.describe([a_run(disturbed="heat")]) is None
+
+
+@pytest.mark.parametrize(("weights", "factor"), [(500, 0.610), (1000, 0.610), (2000, 0.610), (2001, 1.0), (499, 1.0)])
+def test_models_of_another_size_teach_nothing(weights: int, factor: float) -> None:
+    runs = reached(0.5, 5, model="other", weights=1000)
+    assert predictions.correction(runs, "here", 2, "nano", 1, weights).factor == pytest.approx(factor, abs=0.001)
+
+
+def test_old_runs_without_a_size_teach_their_own_model_alone() -> None:
+    runs = reached(0.5, 5)
+    assert predictions.correction(runs, "here", 2, "nano", 1, 1000).factor == pytest.approx(0.508, abs=0.001)
+    assert predictions.correction(runs, "here", 2, "other", 1, 1000).factor == 1.0
+
+
 @given(st.lists(st.floats(1e-3, 1e3), max_size=30))
 def test_a_correction_stays_within_what_the_runs_were(ratios: list[float]) -> None:
     runs = [run for ratio in ratios for run in reached(ratio)]

@@ -20,7 +20,14 @@ from runtime.llama import EngineDevice, EngineInfo, kernel_speed
 from runtime.machine import measure
 from runtime.machine.host import CgroupMemory, Host, probe
 from runtime.machine.machine import Machine
-from runtime.machine.measure import COMMON_TYPES, are_plausible, fewest_of_the_fastest, fingerprint, measure_machine
+from runtime.machine.measure import (
+    COMMON_TYPES,
+    are_plausible,
+    contradicting,
+    fewest_of_the_fastest,
+    fingerprint,
+    measure_machine,
+)
 
 GIB = 1 << 30
 
@@ -175,6 +182,30 @@ def test_what_cannot_be_is_measured_twice(
     monkeypatch.setattr(fake, "attention", lambda _, kv_type, *heads: [answers[kv_type].pop(0)])
     speed = measure_machine(host(cores=1), engine(), nano).devices[0].speed
     assert speed.attention == {"F16": 4e9, "Q8_0": 2e6, "Q4_0": 3e9}
+
+
+def test_a_speed_that_contradicts_all_others_is_doubtful() -> None:
+    assert contradicting({"Q8_0": 10e9, "Q4_K": 8e9, "Q6_K": 0.7e9}) == ["Q6_K"]
+    assert contradicting({"Q8_0": 10e9, "Q4_K": 8e9, "F32": 150e9}) == ["F32"]
+    assert contradicting({"Q8_0": 10e9, "Q4_K": 8e9, "Q2_K": 0.9e9}) == []
+    assert contradicting({"Q8_0": 10e9, "Q4_K": 0.1e9}) == []  # which of two is wrong, nobody knows
+
+
+def test_a_doubtful_speed_is_measured_again_once(
+    nano: ModelCard, fake: type[FakeSpeedTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def matrix(test: FakeSpeedTest, name: str, width: int, size: int, columns: Sequence[int]) -> list[float]:
+        fake.asked.append(("matrix", name, width, size, test.threads))
+        disturbed = name == "Q6_K" and matrices(fake).count(("Q6_K", width, size)) == 1
+        return [(1e7 if disturbed else 1e9) / column for column in columns]
+
+    monkeypatch.setattr(fake, "matrix", matrix)
+    figures: dict[str, list[float]] = {}
+    speed = measure_machine(host(cores=1), engine(), figures=figures).devices[0].speed
+    assert {*speed.one.values()} == {1e9}
+    asked = len(fake.asked)
+    again = measure_machine(host(cores=1), engine(), figures=figures).devices[0].speed
+    assert (again.one, len(fake.asked)) == (speed.one, asked)
 
 
 def test_the_fingerprint_tells_machines_and_moments_apart() -> None:

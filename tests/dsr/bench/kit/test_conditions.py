@@ -4,48 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from dsr.bench.kit import conditions
-from dsr.bench.kit.conditions import Watch, disturbance, watching
+from dsr.bench.kit.conditions import watching
 from runtime.machine.host import probe, throttle_count
+from runtime.machine.other_work import OtherWork, WorkClock
 
 
-def clock(wall: float, busy: float, own: float, stolen: float = 0.0, throttled: int = 0) -> conditions._Clock:
-    return conditions._Clock(wall, busy, own, stolen, throttled)
-
-
-@pytest.fixture
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conditions.os, "cpu_count", lambda: 2)
-
-
-def watched(monkeypatch: pytest.MonkeyPatch, *clocks: conditions._Clock) -> Watch:
-    told = iter(clocks)
-    monkeypatch.setattr(conditions._Clock, "now", lambda: next(told))
+def test_work_is_known_at_the_end_of_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkClock, "until_now", lambda self: OtherWork(load=0.25))
     with watching(probe()) as watch:
-        assert watch.load == 0.0
-    return watch
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_own_work_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = watched(monkeypatch, clock(0, 100, 50), clock(10, 120, 70))
-    assert watch.load == 0.0
-    assert watch.conditions.disturbed == ""
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_other_work_and_a_greedy_host_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = watched(monkeypatch, clock(0, 100, 50), clock(10, 110, 55, stolen=1.0, throttled=3))
-    assert watch.load == 0.25
-    assert watch.stolen == 0.05
-    assert watch.conditions.disturbed == (
-        "other work took 25% of the processor, the host of this virtual machine took 5% of the processor, "
-        "heat slowed down cores 3 times"
-    )
-
-
-def test_little_is_not_worth_a_word() -> None:
-    assert disturbance(0.1, 0.02, 0) == ""
+        assert watch.work == OtherWork()
+    assert (watch.conditions.load, watch.conditions.disturbed) == (0.25, "other work took 25% of the processor")
 
 
 def test_conditions_name_the_machine_and_both_versions() -> None:
