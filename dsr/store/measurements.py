@@ -12,7 +12,6 @@ from dsr.store.database import Content, Database, Migrations
 from dsr.store.measurement import Kind, Measurement
 from runtime.base.errors import NotFound
 
-_PARAMETERS = "json_extract(body, '$.parameters')"
 _CONTENT = Content("measurements", "bench with --no-log")
 
 
@@ -82,9 +81,16 @@ class Measurements:
         return self._select(f"{'WHERE ' if where else ''}{where} ORDER BY id DESC LIMIT ?", (*given.values(), limit))
 
     def newest(self) -> tuple[StoredMeasurement, ...]:
-        """Returns the latest of each model file, test and parameters, the oldest of them first."""
-        latest = f"SELECT max(id) FROM rows GROUP BY kind, digest, test, {_PARAMETERS}"
-        return self._select(f"WHERE id IN ({latest}) ORDER BY id")
+        """Returns the one to believe of each model file, test and parameters, the oldest of them first.
+
+        That is the latest; but an earlier one under the same conditions, if that was less disturbed, or the mean of
+        more measurements.
+        """
+        groups: dict[tuple[object, ...], list[StoredMeasurement]] = {}
+        for each in self._select("ORDER BY id"):
+            row = each.row
+            groups.setdefault((row.kind, row.digest, row.test, json.dumps(row.parameters)), []).append(each)
+        return tuple(sorted(map(_best, groups.values()), key=lambda each: each.id))
 
     def delete(self, id: int) -> None:
         """Deletes one. Raises NotFound."""
@@ -96,3 +102,14 @@ class Measurements:
         with self._database.errors():
             found = self._database.connection.execute(f"SELECT id, body FROM rows {clauses}", arguments).fetchall()
             return tuple(StoredMeasurement(id, Measurement.of(json.loads(str(body)))) for id, body in found)
+
+
+def _best(found: Sequence[StoredMeasurement]) -> StoredMeasurement:
+    """The one to believe of those with the same parameters, which come oldest first."""
+    latest = found[-1].row.conditions
+    alike = [each for each in found if not latest.differences(each.row.conditions)]
+    return max(alike, key=lambda each: (not each.row.conditions.disturbed, _count(each.row), each.id))
+
+
+def _count(row: Measurement) -> int:
+    return max((figure.count for figure in row.figures.values()), default=0)

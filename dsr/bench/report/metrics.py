@@ -62,7 +62,8 @@ class MetricComparison:
 
 
 def compare(files: Sequence[MeasuredFile], metric: Metric) -> MetricComparison:
-    """For each file, the row whose facts most files share; else the row of the usual test, else the latest row."""
+    """For each file, the row whose facts most files share; else the row of the usual test, else the row of the most
+    measurements, else the latest row."""
     offered = {file.digest: found for file in files if (found := _offered(file, metric))}
     times = Counter(facts for found in offered.values() for facts in {each.facts for each in found})
 
@@ -73,9 +74,11 @@ def compare(files: Sequence[MeasuredFile], metric: Metric) -> MetricComparison:
     if not every:
         return MetricComparison({}, ())
     number = {id(each): place for place, each in enumerate(every)}
-    most = max(every, key=lambda each: (times[each.facts], usual(each), number[id(each)])).facts
+    most = max(every, key=lambda each: (times[each.facts], usual(each), each.figure.count, number[id(each)])).facts
     chosen = {
-        digest: max(found, key=lambda each: (len({*each.facts} & {*most}), usual(each), number[id(each)]))
+        digest: max(
+            found, key=lambda each: (len({*each.facts} & {*most}), usual(each), each.figure.count, number[id(each)])
+        )
         for digest, found in offered.items()
     }
     having = Counter(fact for each in chosen.values() for fact in each.facts)

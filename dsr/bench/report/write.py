@@ -14,11 +14,14 @@ from dsr.bench.report.table import FamilyTable
 from dsr.ui.charts.chart_svg import chart_file
 from runtime.base.errors import UsageError
 
+# The last line of each file: a comment in HTML, SVG and Markdown. A report may only take the place of such a file.
+MARK = "<!-- dsr bench report -->\n"
+
 
 def write(report: BenchReport, page: Path | None, text: Path | None) -> tuple[Path, ...]:
     """Write the HTML page, and the Markdown with its pictures; returns the files.
 
-    Raises UsageError if both are the same file, DoesNotFit, DsrError.
+    Raises UsageError if both are the same file, or if a file is there that is no report; DoesNotFit, DsrError.
     """
     if page is not None and page == text:
         raise UsageError(f"{page}: cannot be the page and its Markdown", hint="give them two names")
@@ -30,9 +33,21 @@ def write(report: BenchReport, page: Path | None, text: Path | None) -> tuple[Pa
         pictures = {name: text.with_name(f"{text.stem}-{name}.svg") for name in drawn}
         contents |= {path: chart_file(drawn[name]) for name, path in pictures.items()}
         contents[text] = markdown(report, {name: path.name for name, path in pictures.items()})
+    for path in contents:
+        _check_ours(path)
     for path, content in contents.items():
-        files.write(path, content)
+        files.write(path, content + MARK)
     return tuple(contents)
+
+
+def _check_ours(path: Path) -> None:
+    """Raise UsageError for a file that a report would replace, and that none made."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return  # there is none, or writing it will tell
+    if content and not content.endswith(MARK.encode()):
+        raise UsageError(f"{path}: this file is not a report of dsr, so it stays", hint="name another file with --out")
 
 
 def as_json(report: BenchReport) -> dict[str, Any]:

@@ -72,6 +72,20 @@ def test_the_newest_of_each_file_and_test(store: Measurements) -> None:
     assert [each.id for each in store.newest()] == [2, 3, 4]
 
 
+def test_a_quick_or_disturbed_row_does_not_take_the_place_of_a_better_one(store: Measurements) -> None:
+    few = replace(ROW, figures={name: replace(each, count=1) for name, each in ROW.figures.items()})
+    disturbed = replace(ROW, conditions=replace(ROW.conditions, disturbed="heat"))
+    other = replace(disturbed, digest="d2", test="pp512")
+    store.add([ROW, few, disturbed, few, other, replace(other, at=2000.0)])
+    assert [each.id for each in store.newest()] == [1, 6]
+
+
+def test_a_row_of_another_engine_takes_the_place(store: Measurements) -> None:
+    few = {name: replace(each, count=1) for name, each in ROW.figures.items()}
+    store.add([ROW, replace(ROW, figures=few, conditions=replace(ROW.conditions, engine="9.9"))])
+    assert [each.id for each in store.newest()] == [2]
+
+
 def test_a_row_is_forgotten(store: Measurements) -> None:
     store.add([ROW])
     store.delete(1)

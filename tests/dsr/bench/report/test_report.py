@@ -85,3 +85,18 @@ def test_one_file_cannot_be_both(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["bench", "report", "--out", same, "--markdown", same])
     assert result.exit_code == 2
     assert "cannot be the page and its Markdown" in result.stderr
+
+
+def test_a_report_takes_the_place_of_a_report_alone(tmp_path: Path) -> None:
+    keep(ROWS)
+    page, notes = tmp_path / "page.html", tmp_path / "notes.md"
+    command = ["bench", "report", "--out", str(page), "--markdown", str(notes)]
+    assert [RUNNER.invoke(app, command).exit_code for _ in range(2)] == [0, 0]
+    before = page.read_text(encoding="utf-8")
+    notes.write_text("my notes\n")
+    result = RUNNER.invoke(app, command)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: {notes}: this file is not a report of dsr, so it stays\nhint: name another file with --out\n"
+    )
+    assert (page.read_text(encoding="utf-8"), notes.read_text()) == (before, "my notes\n")
