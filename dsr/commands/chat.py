@@ -9,6 +9,7 @@ import typer
 
 from dsr.commands.chat_options import (
     AllowToolOpt,
+    BatchOpt,
     BudgetOpt,
     CtxSizeOpt,
     DraftOpt,
@@ -26,6 +27,7 @@ from dsr.commands.chat_options import (
     NodesOpt,
     NoLogOpt,
     OnFullOpt,
+    OutOpt,
     PromptArg,
     PromptOpt,
     RawOpt,
@@ -173,6 +175,8 @@ def chat(
     nodes: NodesOpt = None,
     retry: RetryOpt = False,
     reproducible: ReproducibleOpt = False,
+    batch: BatchOpt = None,
+    out: OutOpt = None,
     raw: RawOpt = False,
     stats: StatsOpt = False,
     no_log: NoLogOpt = False,
@@ -217,7 +221,7 @@ def chat(
     request = session.ChatRequest(
         model=asked.model,
         default_model=defaults.model,
-        prompt=with_piped_text(streams.read_in(), asked.prompt),
+        prompt=asked.prompt if batch is not None else with_piped_text(streams.read_in(), asked.prompt),
         files=tuple(file or ()),
         system=system,
         asked=asked_of(think, effort, keep_thoughts, special),
@@ -278,4 +282,8 @@ def chat(
         tools=tools_request(tools, allow_tool or (), tool_timeout, tool_rounds),
         raw=raw,
     )
+    if batch is not None or out is not None:
+        from dsr.chat.batch.answer import answer_batch
+
+        raise typer.Exit(answer_batch(request, batch, out, console))
     raise typer.Exit(session.run(request, console, interactive=interactive))

@@ -214,7 +214,7 @@ SeedOpt = Annotated[
     typer.Option(
         "--seed",
         metavar="S",
-        help="Random seed. The same seed and settings repeat an answer. Default: random.",
+        help="Random seed. The same seed and settings repeat an answer. Default: random; 0 with --batch.",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -301,6 +301,26 @@ RawOpt = Annotated[
     typer.Option(
         "--raw",
         help="Show answers as the model writes them. Default: a terminal gets rendered Markdown.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+BatchOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--batch",
+        metavar="FILE",
+        help='Answer the questions of FILE, JSON lines such as {"prompt": "2+2"}, several together.',
+        rich_help_panel=OUTPUT,
+    ),
+]
+OutOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        show_default=False,
+        help="File for the answers of --batch; the same command goes on after a stop. Default: stdout.",
         rich_help_panel=OUTPUT,
     ),
 ]

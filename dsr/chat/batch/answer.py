@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from dsr.chat.session import EMBEDDED, ChatRequest
 from dsr.loading.load import load
 from dsr.models import library
 from dsr.models.model import Model
-from dsr.models.sampling import sampling_json
 from dsr.ui.console import Console
 from dsr.ui.interrupts import stopping
 from dsr.ui.progress import showing
 from dsr.ui.streams import write_out
-from runtime.base.errors import Aborted
+from runtime.base.errors import Aborted, UsageError
 from runtime.base.events import Progress
 from runtime.base.run import Run, Stop
 from runtime.base.texts import json_text
@@ -29,14 +29,17 @@ from runtime.strategies.strategy import USUAL_SAMPLES
 _SCHEMA = "dsr.chat.batch/1"
 
 
-def answer_batch(request: ChatRequest, file: Path, out: Path | None, console: Console) -> int:
+def answer_batch(request: ChatRequest, file: Path | None, out: Path | None, console: Console) -> int:
     """Answer the questions of a file as `request` says; returns the exit code: 1 if a question has no answer.
 
-    `out` None prints the results. Raises UsageError for a file that is no batch, and for results of other questions;
-    Aborted after Ctrl-C, and the results so far are kept.
+    `out` None prints the results. Raises UsageError for a file that is no batch, for results of other questions, and
+    for options that a batch has no use for; Aborted after Ctrl-C, and the results so far are kept.
     """
+    file = _checked(request, file)
     model = library.find(request.model or request.default_model or EMBEDDED)
-    params = request.sampling.applied_to(model.sampling.params)
+    sampling = request.sampling
+    # Not a new seed for each run: a batch that goes on would be another one.
+    params = replace(sampling, seed=sampling.seed or 0).applied_to(model.sampling.params)
     batch = Batch(params, with_usual(request.asked, request.usual), request.strategy, request.grammar)
     questions = by_key(read_questions(file, request.system or ""), _conditions(model, request, batch))
     heads = {
@@ -57,6 +60,28 @@ def answer_batch(request: ChatRequest, file: Path, out: Path | None, console: Co
     if failed:
         console.say(f"{counted(failed, 'question has', 'questions have')} no answer: see error in the results")
     return 1 if failed else 0
+
+
+def _checked(request: ChatRequest, file: Path | None) -> Path:
+    if file is None:
+        raise UsageError(
+            "--out is for the answers of a batch", hint="add --batch FILE, or use: dsr chat ... > FILE"
+        )
+    given = {
+        "a question": request.prompt is not None,
+        "--file": bool(request.files),
+        "--resume": request.resume,
+        "--tools": request.tools is not None,
+        "--experts": request.experts is not None,
+        "--reproducible": request.reproducible,
+    }
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise UsageError(f"--batch and {wrong[0]} exclude each other", hint="put each question on a line of the file")
+    if request.grammar is not None:
+        from runtime.llama.constraint import check_grammar
+
+        check_grammar(request.grammar)
+    return file
 
 
 def _draw(
@@ -85,8 +110,7 @@ def _conditions(model: Model, request: ChatRequest, batch: Batch) -> dict[str, A
     """What decides about the answers, besides the questions."""
     return {
         "model": [[str(each), each.stat().st_size] for each in model.files],
-        "sampling": sampling_json(batch.params),
-        "seed": batch.params.seed,
+        "sampling": asdict(batch.params),
         "thinking": batch.asked.thinking,
         "effort": batch.asked.effort,
         "special": batch.asked.special,
