@@ -148,6 +148,10 @@ RUNS = (
         'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 "What is 12 + 5?"',
         'chat --json --temp 0 --strategy evidence -f LICENSE --max-tokens 8 "Who has the copyright?"',
     ), quick=True),
+    Runs("dsr.chat.batch/1", (
+        "chat nano --quiet --temp 0 --batch tests/dsr/chat/batch/question.jsonl",
+        "chat nano --quiet --temp 1 --vote 4 --batch tests/dsr/chat/batch/question.jsonl",
+    ), quick=True),
     Runs("dsr.chat.strategies/1", ("chat --json --list-strategies",), quick=True),
     Runs("dsr.event/1", (
         "quantize --jsonl nano {w}/event.gguf --recipe q4_0 --allow-requantize",

@@ -116,7 +116,7 @@ class Batch:
             "tokens": {"prompt": prompt, "thinking": done.thinking_tokens, "answer": done.answer_tokens},
             "seconds": round(done.seconds, 4),
             "verdict": verdict_json(verdict, self.params.seed) if verdict is not None else None,
-            "error": None,
+            "failure": None,
         }
 
 
@@ -137,5 +137,5 @@ def _failure(error: DsrError) -> Result:
         "tokens": None,
         "seconds": None,
         "verdict": None,
-        "error": error.message,
+        "failure": error.message,
     }

@@ -65,8 +65,8 @@ def test_a_question_without_an_answer_makes_exit_code_1(questions: Path) -> None
     questions.write_text('{"prompt": "%s"}\n{"prompt": "What is 1 + 586?"}\n' % ("long " * 3000))
     result = RUNNER.invoke(app, command(questions, "--ctx-size", "512"))
     assert result.exit_code == 1
-    assert "1 question has no answer: see error in the results" in result.stderr
-    assert [json.loads(line)["error"] is None for line in result.stdout.splitlines()] == [False, True]
+    assert "1 question has no answer: see failure in the results" in result.stderr
+    assert [json.loads(line)["failure"] is None for line in result.stdout.splitlines()] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_every_question_gets_its_answer(slots: int) -> None:
     asked = questions("one", "three", "seventeen", "two")
     results = dict(BATCH.results(loaded, asked))
     assert {key: each["answer"] for key, each in results.items()} == {key: key for key in asked}
-    assert all(each["error"] is None and each["finish_reason"] == "stop" for each in results.values())
+    assert all(each["failure"] is None and each["finish_reason"] == "stop" for each in results.values())
 
 
 def test_short_answers_end_first() -> None:
@@ -70,7 +70,7 @@ def test_a_question_that_does_not_fit_is_told_and_the_others_go_on() -> None:
     results = dict(BATCH.results(loaded, asked))
     assert [results[each]["answer"] for each in "ab"] == ["a", "b"]
     said = "the prompt is 2017 tokens long, and 1000 is the most for a prompt with its answer"
-    assert (results["x" * 2000]["answer"], results["x" * 2000]["error"]) == (None, said)
+    assert (results["x" * 2000]["answer"], results["x" * 2000]["failure"]) == (None, said)
 
 
 def test_a_stop_ends_the_batch_with_what_is_there() -> None:
