@@ -64,9 +64,7 @@ def answer_batch(request: ChatRequest, file: Path | None, out: Path | None, cons
 
 def _checked(request: ChatRequest, file: Path | None) -> Path:
     if file is None:
-        raise UsageError(
-            "--out is for the answers of a batch", hint="add --batch FILE, or use: dsr chat ... > FILE"
-        )
+        raise UsageError("--out is for the answers of a batch", hint="add --batch FILE, or use: dsr chat ... > FILE")
     given = {
         "a question": request.prompt is not None,
         "--file": bool(request.files),
