@@ -239,8 +239,9 @@ class Worker:
                 self._process = self._box.process
             else:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-                )
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for dsr
+                )  # fmt: skip
         return self._process
 
 
