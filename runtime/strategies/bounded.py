@@ -52,7 +52,11 @@ def _without_kept(whole: Task, budget: Budget) -> Task:
 
 
 def _has_answer(verdict: Verdict) -> bool:
-    return verdict.chosen is not None and verdict.chosen.finish_reason != "cancelled"
+    """Whether an answer was chosen, and not a part of one that is shown for want of it."""
+    chosen = verdict.chosen
+    if chosen is None or chosen.finish_reason == "cancelled":
+        return False
+    return any(each.weight > 0 and each.number == chosen.sample for each in verdict.samples)
 
 
 def _plain(whole: Task, verdict: Verdict, number: int) -> Generator[Event, None, Verdict]:

@@ -189,7 +189,7 @@ def _in_depth(task: Task, problem: Problem, settings: TreeSettings, stages: Stag
         return stages.verdict("tree", [won], rule, "path", found.completion)
     left = [each.completion for each in search.leaves if each.completion is not None] or search.replies
     why = "stopped before an answer" if stages.stopped else "no answer was accepted"
-    return stages.verdict("tree", [Sample(each, None) for each in left], f"{why}; {how}", "path")
+    return stages.verdict("tree", [Sample(each, None, 0.0) for each in left], f"{why}; {how}", "path")
 
 
 def distinct(states: Sequence[State]) -> list[State]:
@@ -251,7 +251,7 @@ def judge(stages: Stages, states: Sequence[State], replies: Sequence[Completion]
     samples = [Sample.of(state.completion, 0.0) for state in states if state.completion is not None]
     if not samples:
         why = "stopped before an answer" if stages.stopped else "no path led to an answer"
-        return stages.verdict("tree", [Sample(each, None) for each in replies], why, "path")
+        return stages.verdict("tree", [Sample(each, None, 0.0) for each in replies], why, "path")
     samples[0] = replace(samples[0], weight=1.0)
     if samples[0].answer is None:
         # The choice is a text; that no answer was found in it must not make another one the winner.
@@ -270,7 +270,7 @@ def judge_game(stages: Stages, states: Sequence[State], replies: Sequence[Comple
             rule = f"an expression that makes 24, checked; {_left(states)}"
             return stages.verdict("tree", [won, *lost], rule, "path", state.completion)
     rule = f"no path to 24; {_left(states)}"
-    return stages.verdict("tree", [Sample(each, None) for each in replies], rule, "path")
+    return stages.verdict("tree", [Sample(each, None, 0.0) for each in replies], rule, "path")
 
 
 def _left(states: Sequence[State]) -> str:

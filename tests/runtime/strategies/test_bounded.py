@@ -121,7 +121,9 @@ def test_thoughts_are_closed_in_time_for_answers() -> None:
 
 def test_a_tree_without_an_answer_gives_way_to_one_sample() -> None:
     def script(question: str, sample: int) -> str:
-        return "\\boxed{7}" if question == "How many?" else "so on " * 1000
+        if question == "How many?":
+            return "\\boxed{7}"
+        return "so on " * (1 if sample % 2 else 1000)  # some thoughts end, none is an answer
 
     events, verdict = drain(find("tree").configured(["budget=400"]).run(task(script)))
     assert verdict.winner == "7"
