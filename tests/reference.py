@@ -145,7 +145,7 @@ RUNS = (
     Runs("dsr.chat/1", (
         'chat --json --temp 0 "What is 347 + 586?"',
         'chat --json --temp 1 --seed 1 --vote 4 "What is 347 + 586?"',
-        'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 "What is 12 + 5?"',
+        'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 --no-think "What is 12 + 5?"',
         'chat --json --temp 0 --strategy evidence -f LICENSE --max-tokens 8 "Who has the copyright?"',
     ), quick=True),
     Runs("dsr.chat.batch/1", (

@@ -61,6 +61,13 @@ def on_full_of(option: str, value: str) -> OnFull:
     raise UsageError(f"{option} must be stop, forget or summary, not {value!r}")
 
 
+def ends_loops(value: str) -> bool:
+    """The value of `--loops`. Raises UsageError."""
+    if value not in ("end", "keep"):
+        raise UsageError(f"--loops must be end or keep, not {value!r}")
+    return value == "end"
+
+
 def edit_of(value: str) -> Edit:
     """The value of `--edit`. Raises UsageError."""
     if value in get_args(Edit):

@@ -243,7 +243,9 @@ class _Session:
                 return reply.failure.exit_code
             if rounds[-1].calls:  # and no answer behind them
                 return INTERRUPTED if any(each.state == "cancelled" for each in rounds[-1].calls) else 1
-            return INTERRUPTED if reply.stopped else 0
+            if reply.stopped:
+                return INTERRUPTED
+            return 0 if reply.completion.answer.strip() else 1
 
     def _check_length(self, model: Model, turns: list[Message], system: str, prompt: str) -> None:
         """Refuse a prompt that is too long before loading. A conversation may forget everything but the question."""

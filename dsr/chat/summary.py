@@ -219,6 +219,7 @@ def as_json(conversation: Conversation, rounds: Sequence[Round]) -> dict[str, An
         "answer": done.answer,
         "thinking": done.thinking,
         "finish_reason": done.finish_reason,
+        "looped": done.looped,
         "tokens": {
             "prompt": reply.prompt_tokens,
             "cached": reply.cached,

@@ -21,6 +21,7 @@ from dsr.commands.chat_options import (
     KeepThoughtsOpt,
     KvTypeOpt,
     ListStrategiesOpt,
+    LoopsOpt,
     MaxTokensOpt,
     ModelArg,
     ModelOpt,
@@ -122,6 +123,7 @@ def chat(
     max_tokens: MaxTokensOpt = None,
     stop: StopOpt = None,
     format: FormatOpt = None,
+    loops: LoopsOpt = "end",
     resume: ResumeOpt = False,
     resume_id: ResumeIdOpt = None,
     on_full: OnFullOpt = None,
@@ -199,7 +201,7 @@ def chat(
     from dsr.chat.arguments import settled, split_arguments
     from dsr.chat.asked import asked_of
     from dsr.chat.format_file import grammar_of
-    from dsr.chat.options import show_strategies, strategy_of, with_piped_text
+    from dsr.chat.options import ends_loops, show_strategies, strategy_of, with_piped_text
     from dsr.chat.template_file import read_template
     from dsr.chat.tools.config import tools_request
     from dsr.loading.nodes import parse_nodes
@@ -252,6 +254,7 @@ def chat(
             dynatemp_range=dynatemp_range,
             dynatemp_exponent=dynatemp_exponent,
             logit_bias=logit_bias,
+            end_loops=ends_loops(loops),
         ).with_usual(defaults.sampling),
         load=LoadOptions(
             context=ctx_size,

@@ -84,6 +84,16 @@ StopOpt = Annotated[
         "--stop", metavar="TEXT", help="Stop before TEXT appears in the answer. Repeatable.", rich_help_panel=ANSWER
     ),
 ]
+LoopsOpt = Annotated[
+    str,
+    typer.Option(
+        "--loops",
+        metavar="end|keep",
+        help="End an answer that repeats itself without end, or keep it going. Default: end.",
+        show_default=False,
+        rich_help_panel=ANSWER,
+    ),
+]
 FormatOpt = Annotated[
     str | None,
     typer.Option(

@@ -67,6 +67,8 @@ def serve(
     )
     if not address.is_loopback:
         console.warn(UNPROTECTED)
+    most = f"at most {options.memory}" if options.memory is not None else "all free memory"
+    console.say(f"lends {most} and {options.threads} threads until Ctrl-C")
 
     is_printed = is_terminal(sys.stdout)
 

@@ -58,6 +58,7 @@ class SamplingRequest(Sampling):
     dry_sequence_breakers: tuple[str, ...] | None = None
     logit_bias: tuple[tuple[int | str, float], ...] | None = None
     top_logprobs: int | None = None
+    end_loops: bool | None = None
 
     def applied_to(self, defaults: SamplingParams) -> SamplingParams:
         """`defaults` with the user's options; the seed is random where the user gives none. Raises UsageError."""

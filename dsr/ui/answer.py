@@ -115,7 +115,9 @@ class AnswerDisplay:
         if completion.thought_closed_by == "budget":
             self.console.say("the thinking budget was spent; the answer follows from an unfinished thought")
         # If a notice came last, the reader knows why the answer ends.
-        if completion.finish_reason == "length" and not self._noted:
+        if completion.looped:
+            self.console.say("ended: the answer repeats itself; --loops keep lets it go on")
+        elif completion.finish_reason == "length" and not self._noted:
             at_limit = params.max_tokens is not None and len(completion.tokens) >= params.max_tokens
             self.console.say(
                 f"cut: the limit of {params.max_tokens} tokens is reached" if at_limit else "cut: the context is full"

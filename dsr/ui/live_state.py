@@ -167,6 +167,8 @@ class LiveState:
 
 def how_it_ended(done: Completion) -> str:
     """A note on a sample that did not come to its own end."""
+    if done.looped:
+        return "cut: it repeats itself"
     return {"stop": "", "length": "cut at the limit", "cut": "cut: not sure enough", "cancelled": "stopped"}[
         done.finish_reason
     ]

@@ -1,4 +1,4 @@
-"""Shows library events as progress bars on stderr, if that is a terminal."""
+"""Shows library events as progress bars on stderr, if that is a terminal; else as a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _BESIDE_THE_NAME = 58
 _SHORTEST_NAME = 16
 _SHORTEST_ITEM = 9  # "trying Dee…M.gguf"
 _TOO_SHORT_TO_SHOW = 0.4  # seconds
+_BETWEEN_LINES = 10.0  # seconds, where output is no terminal
+_WIDTH_OF_LOG = 100
 # Columns left free: a terminal shows "^C" where the cursor stands, and a line that it breaks would not be erased.
 _FOR_CTRL_C = 4
 
@@ -90,6 +92,20 @@ class _Display:
         elif isinstance(event, Progress) and self._console.live:
             with self._lock:
                 self._move(event)
+        elif isinstance(event, Progress) and self._console.human:
+            with self._lock:
+                self._tell(event)
+
+    def _tell(self, event: Progress) -> None:
+        """A line for a log, every ten seconds of a job."""
+        key = (event.job, event.item)
+        if event.finished:
+            self._begun.pop(key, None)
+        elif self._now() - self._begun.setdefault(key, self._now()) >= _BETWEEN_LINES:
+            self._begun[key] = self._now()
+            self._console.say(
+                f"{_name(event, _WIDTH_OF_LOG)}: {amount(event.unit, event.done, event.total)}".rstrip(": ")
+            )
 
     def _say(self, text: str) -> None:
         with self._lock:

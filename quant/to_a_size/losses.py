@@ -25,6 +25,7 @@ from quant.recipe.mixtures import kept_type, quantizable
 from quant.round.grids import TYPES
 from quant.round.moment import Moment
 from quant.round.moments import Moments
+from quant.round.watch import Watch, part
 from quant.sources.source import Source, TensorSpec
 from quant.to_a_size.figures import figures_file
 from runtime.base.errors import Aborted, BadModelFile, VerificationFailed
@@ -52,6 +53,7 @@ _METHOD = "losses 2"  # figures of another method are measured again
 _SAMPLE = 1 << 16  # weights of a tensor that are stored to know its loss
 _LEAST_ROWS = 32  # also of wide tensors
 _RUN = 16  # rows that are read together
+_STEPS = 100  # of one type of one tensor, in the bar
 _SLICES = 8  # experts or heads that stand for all of a tensor
 
 
@@ -156,22 +158,33 @@ def _reference(types: Sequence[str]) -> str:
 
 
 class _Meter:
-    """Reports the types that were tried, and ends the work of all threads when a stop is wanted."""
+    """Reports how far the types are tried, and ends the work of all threads when a stop is wanted.
 
-    def __init__(self, run: Run, total: int) -> None:
+    One type of one tensor can take minutes, so it counts as many steps.
+    """
+
+    def __init__(self, run: Run, types: int) -> None:
         self.stopped = False
-        self._run, self._done, self._total, self._lock = run, 0, total, Lock()
-        if total:
-            run.listen(Progress("trying", "types", 0, total, "steps"))
+        self._run, self._done, self._total, self._lock = run, 0, _STEPS * types, Lock()
+        if types:
+            run.listen(Progress("trying", "types", 0, self._total, "steps"))
 
-    def check(self) -> None:
-        if self.stopped or self._run.stop.wanted:
-            raise Aborted
+    def one_type(self) -> Watch:
+        """The watch of one type of one tensor. It raises Aborted when a stop is wanted."""
+        said = 0
 
-    def tried(self) -> None:
-        with self._lock:
-            self._done += 1
-            self._run.listen(Progress("trying", "types", self._done, self._total, "steps"))
+        def watch(share: float) -> None:
+            nonlocal said
+            if self.stopped or self._run.stop.wanted:
+                raise Aborted
+            steps = int(_STEPS * share)
+            if steps > said:
+                with self._lock:
+                    self._done += steps - said
+                    self._run.listen(Progress("trying", "types", self._done, self._total, "steps"))
+                said = steps
+
+        return watch
 
 
 def _types(source: Source, tensor: TensorSpec) -> tuple[str, ...]:
@@ -191,13 +204,14 @@ def _losses(
     squares = sum(sample.times * _squares(sample.rows, by, moment) for sample, by, moment in parts)
     found = {}
     for kind in types:
-        total = 0.0
+        total, watch = 0.0, meter.one_type()
         if kind != kept_type(tensor):
-            for sample, by, moment in parts:
-                meter.check()
-                total += sample.times * _lost(kind, sample.rows, by, moment)
+            for number, (sample, by, moment) in enumerate(parts):
+                here = part(watch, number / len(parts), (number + 1) / len(parts))
+                here(0.0)
+                total += sample.times * _lost(kind, sample.rows, by, moment, here)
         found[kind] = total / squares if squares else 0.0
-        meter.tried()
+        watch(1.0)
     return found
 
 
@@ -213,7 +227,9 @@ def _weighted(rows: NDArray[np.float32], by: NDArray[np.float32] | None) -> floa
     return float(columns.sum() if by is None else columns @ by)
 
 
-def _lost(kind: str, rows: NDArray[np.float32], by: NDArray[np.float32] | None, moment: Moment | None) -> float:
+def _lost(
+    kind: str, rows: NDArray[np.float32], by: NDArray[np.float32] | None, moment: Moment | None, watch: Watch
+) -> float:
     """The squared error of the rows' outputs in a type; without moments that of the rows."""
     from quant.round.rounding import round_rows
     from runtime.llama import dequantize_rows, quantize_rows
@@ -223,7 +239,7 @@ def _lost(kind: str, rows: NDArray[np.float32], by: NDArray[np.float32] | None, 
     if moment is None:
         return _weighted(rows - dequantize_rows(number, stored), by)
     if kind in TYPES:
-        return float(round_rows(rows, stored, kind, moment, "fast").after.sum())
+        return float(round_rows(rows, stored, kind, moment, "fast", watch).after.sum())
     return _squares(rows - dequantize_rows(number, stored), by, moment)
 
 

@@ -210,7 +210,7 @@ class SamplingParams:
     `logit_bias` adds to the logit of a token, or to those of all tokens that spell a text; -inf forbids them.
     `extensions`: how often the end of the thought is replaced by "Wait". `statistics` asks for `Completion.statistics`.
     `top_logprobs` asks for an event `TokenDrawn` for each token, with as many of the likeliest tokens. `entropy` takes
-    the place of temperature, filters and penalties.
+    the place of temperature, filters and penalties. `end_loops`: an answer that repeats itself without end is cut.
     """
 
     temperature: float = 0.6
@@ -241,6 +241,7 @@ class SamplingParams:
     dynatemp_exponent: float = 1.0
     logit_bias: tuple[tuple[int | str, float], ...] = ()
     top_logprobs: int | None = None
+    end_loops: bool = False
 
     def __post_init__(self) -> None:
         for setting, name in ({key: each.name for key, each in _RANGES.items()} | _SHARES).items():
@@ -321,7 +322,8 @@ class Completion:
     `rivals`: log-probabilities in nats of `Request.rivals`, in the place of the reply's first token.
     `calls` are the calls of tools, which `answer` leaves out. `stop_string` is the one that ended it, which `answer`
     leaves out, too; empty for any other end. `first_token_seconds` and `latency` count from its turn in the engine,
-    before its prompt is read, to its first token and to its end; `seconds` from the end of the prompt.
+    before its prompt is read, to its first token and to its end; `seconds` from the end of the prompt. `looped`: it was
+    cut because its answer repeated itself; `finish_reason` is then "length".
     """
 
     sample: int
@@ -340,6 +342,7 @@ class Completion:
     stop_string: str = ""
     first_token_seconds: float = 0.0
     latency: float = 0.0
+    looped: bool = False
 
     @property
     def answer_tokens(self) -> int:

@@ -78,6 +78,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "_answer_loops",
         "_closing_at",
         "_constrained",
         "_draw",
@@ -94,6 +95,7 @@ class Sequence:
         "closed_by",
         "finish_reason",
         "first_drawn",
+        "looped",
         "most_slots",
         "pending",
         "read",
@@ -137,6 +139,8 @@ class Sequence:
         self._group = RunningMean(request.demand.window) if request.demand else None
         self._loops = LoopDetector()
         self._closing_at: int | None = None  # the length of the thought at which its allowance closes it
+        self._answer_loops = LoopDetector() if request.params.end_loops else None
+        self.looped = False
         self._pieces = UTF8Pieces()
         self._splitter = ThinkingSplitter(
             request.markers,
@@ -237,6 +241,9 @@ class Sequence:
             if self._constrained is not None:
                 self._constrained.thought_ended(by_force=False)
                 self._write_header()
+        elif constrained is None and self._answer_loops is not None and self._answer_loops.feed(token):
+            self.looped = True
+            self.finish_reason = self.finish_reason or "length"
         limit = self.request.params.max_tokens
         if self.finish_reason is None and limit is not None and len(self.tokens) >= limit:
             self.finish_reason = "length"
@@ -421,6 +428,7 @@ class Sequence:
             first_token_seconds=self._since_taken(self.first_drawn if self.first_drawn is not None else now),
             latency=self._since_taken(now),
             calls=self.calls,
+            looped=self.looped,
         )
 
     def _since_taken(self, now: float) -> float:

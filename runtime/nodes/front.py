@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.base.events import Listener, Notice, ignore
+from runtime.base.types import ByteCount
 from runtime.gguf.types import BY_NUMBER
 from runtime.nodes.addresses import Address
 from runtime.nodes.protocol import (
@@ -35,8 +37,12 @@ _KEPT_FREE = 1 << 30  # bytes of the disk that the cache leaves
 class Front:
     """Listens at `address` until `close`. Clients reach the server at `behind`, while there is one."""
 
-    def __init__(self, address: Address, cache: Path | None = None) -> None:
-        """`cache` is the server's folder of large tensors. Raises OSError if the address cannot be used."""
+    def __init__(self, address: Address, cache: Path | None = None, listen: Listener = ignore) -> None:
+        """`cache` is the server's folder of large tensors. `listen` hears who uses how much memory, in other threads.
+
+        Raises OSError if the address cannot be used.
+        """
+        self._listen = listen
         self.behind: Address | None = None
         self._cache = cache
         self._turn = threading.Lock()
@@ -110,7 +116,18 @@ class Front:
             while len(reply) < REPLY_HEAD.size + HELLO_REPLY.size and (part := node.recv(REPLY_HEAD.size)):
                 reply += part
             node.settimeout(None)
-            Wire(client, node, idle=_IDLE_SECONDS, before=self._before if self._cache else None).run()
+            began, host, used = time.monotonic(), client.getpeername()[0], 0
+
+            def lent(size: int) -> None:
+                nonlocal used
+                came = "" if used else "came and "
+                used = size
+                self._listen(Notice(f"{host} {came}uses {ByteCount(size)} of memory"))
+
+            before = self._before if self._cache else None
+            Wire(client, node, idle=_IDLE_SECONDS, before=before, lent=lent).run()
+            if used:  # others only ask who is here
+                self._listen(Notice(f"{host} left after {time.monotonic() - began:.0f} s; no memory is lent"))
 
     def _before(self, command: Command, body: bytes, size: int) -> bytes:
         """Keep the server from using, or making, a file of its cache that is not whole."""

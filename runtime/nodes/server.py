@@ -59,7 +59,8 @@ def free_port(host: str) -> int:
 
 
 def run_server(options: ServerOptions, listen: Listener = ignore) -> None:
-    """Serve until interrupted (KeyboardInterrupt). A `Notice` reports that the server is ready or was restarted.
+    """Serve until interrupted (KeyboardInterrupt). A `Notice` reports that the server is ready or was restarted, who
+    came, what memory is lent, and who left.
 
     Raises NetworkError if the address cannot be used, DsrError if the cache cannot be written, EngineFailed if the
     server ends three times at its start.
@@ -68,7 +69,7 @@ def run_server(options: ServerOptions, listen: Listener = ignore) -> None:
         with disk_errors(options.cache, "free some space, or leave out --cache"):
             check_writable(options.cache / "0")
     try:
-        front = Front(options.address, options.cache)
+        front = Front(options.address, options.cache, listen)
     except OSError as error:
         raise _cannot_listen(options.address, error) from None
     try:

@@ -68,16 +68,19 @@ class Wire:
         seconds_per_byte: float = 0.0,
         idle: float | None = None,
         before: Callable[[Command, bytes, int], bytes] | None = None,
+        lent: Callable[[int], None] | None = None,
     ) -> None:
         """`seconds_per_byte` of the way to the node, which has more time for its next answer after large tensors.
 
         A client that holds no buffer may be silent for `idle` seconds.
 
         `before` gets the command, the body or, of a long one, its head, and the length. It returns what to pass on.
+        `lent` hears the bytes of all buffers of the client, whenever it gets another one.
         """
         self._client, self._node = client, node
         client.settimeout(idle)
         self._before = before
+        self._lent = lent
         self._seconds_per_byte = seconds_per_byte
         self._unanswered = 0
         self._due: deque[_Due] = deque()
@@ -280,6 +283,9 @@ class Wire:
             if buffer:
                 with self._lock:
                     self._buffers[buffer] = size
+                    lent = sum(self._buffers.values())
+                if self._lent is not None:
+                    self._lent(lent)
             else:
                 self.refused = ByteCount(int.from_bytes(due.request[4:], "little"))
 

@@ -16,6 +16,7 @@ import pytest
 from dsr.chat.conversation import Conversation, Reply
 from dsr.chat.options import (
     ChatOptions,
+    ends_loops,
     strategy_notes,
     strategy_of,
     table,
@@ -519,3 +520,9 @@ def test_what_is_piped_in_comes_before_the_question() -> None:
     assert with_piped_text(None, " Why? ") == "Why?"
     with pytest.raises(UsageError, match="standard input is not a text file"):
         with_piped_text(b"\xff\xfe\x00", "Why?")
+
+
+def test_loops_are_ended_or_kept() -> None:
+    assert (ends_loops("end"), ends_loops("keep")) == (True, False)
+    with pytest.raises(UsageError, match="--loops must be end or keep, not 'x'"):
+        ends_loops("x")

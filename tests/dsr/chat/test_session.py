@@ -101,7 +101,7 @@ def test_without_thinking_there_is_no_thought() -> None:
 
 def test_a_limit_cuts_and_says_so() -> None:
     result = chat(SUM, "--temp", "0", "-n", "5", "--thinking", "hide")
-    assert result.exit_code == 0
+    assert result.exit_code == 1  # there is no answer
     assert "cut: the limit of 5 tokens is reached\n" in result.stderr
     assert result.stderr.endswith("the model ended inside its thought and gave no answer\n")
 
@@ -234,7 +234,7 @@ def test_resume_of_a_conversation_longer_than_the_context_forgets_its_beginning(
     short = ["-p", SUM, "--resume", "--no-log", "-c", "512", "-n", "20"]
     result = chat(*short, "--json")
     forgotten = json.loads(result.stdout)["forgotten"]
-    assert result.exit_code == 0 and 0 < forgotten["exchanges"] < 60 < forgotten["tokens"]
+    assert result.exit_code == 1 and 0 < forgotten["exchanges"] < 60 < forgotten["tokens"]  # cut in the thought
     assert f"forgot the {forgotten['exchanges']} oldest exchanges" in chat(*short).stderr
     refused = chat(*short, "--on-full", "stop")
     assert refused.exit_code == 5

@@ -132,6 +132,11 @@ def test_progress_goes_to_its_own_listener(monkeypatch: pytest.MonkeyPatch) -> N
         ({"finish_reason": "length"}, SamplingParams(max_tokens=4), "cut: the limit of 4 tokens is reached\n"),
         ({"finish_reason": "length"}, SamplingParams(max_tokens=9), "cut: the context is full\n"),
         ({"finish_reason": "length"}, SamplingParams(), "cut: the context is full\n"),
+        (
+            {"finish_reason": "length", "looped": True},
+            SamplingParams(),
+            "ended: the answer repeats itself; --loops keep lets it go on\n",
+        ),
         ({"finish_reason": "cancelled"}, SamplingParams(), "stopped\n"),
         ({"answer": ""}, SamplingParams(), "the model ended inside its thought and gave no answer\n"),
         ({"answer": "", "finish_reason": "cancelled"}, SamplingParams(), "stopped\n"),

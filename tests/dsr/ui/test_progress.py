@@ -171,3 +171,25 @@ def test_a_notice_stands_above_the_bars_that_leave_room_for_ctrl_c(monkeypatch: 
     lines = [line.split("\r")[-1] for line in plain.splitlines()]
     assert "the connection broke [1]" in lines
     assert 70 < max(len(line) for line in lines if "x.gguf" in line) <= 76
+
+
+def test_without_a_terminal_long_work_tells_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = screens(monkeypatch, out=False, err=False)
+    clock = [0.0]
+    display = _Display(Console(), lambda: clock[0])
+    for now, done in zip((0.0, 5.0, 10.0, 19.0, 20.5), (0, 10, 30, 60, 61), strict=True):
+        clock[0] = now
+        display(step(done))
+    display(step(100))
+    assert err.getvalue() == "loading x.gguf: 30%\nloading x.gguf: 61%\n"
+
+
+@pytest.mark.parametrize("console", [Console(quiet=True), Console(json_mode=True)])
+def test_quiet_work_tells_nothing(monkeypatch: pytest.MonkeyPatch, console: Console) -> None:
+    _, err = screens(monkeypatch, out=False, err=False)
+    clock = [0.0]
+    display = _Display(console, lambda: clock[0])
+    for now in (0.0, 50.0):
+        clock[0] = now
+        display(step(1))
+    assert err.getvalue() == ""

@@ -145,7 +145,7 @@ def test_a_stopped_call_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         found = measure_losses(source, None, tmp_path / "cache", Run(listen=again.append, threads=1))
         assert all(found[name] == each for name, each in before.items())
         left = sum(len(each) for name, each in found.items() if name not in before)
-        assert again[-1] == Progress("trying", "types", left, left, "steps")
+        assert again[-1] == Progress("trying", "types", 100 * left, 100 * left, "steps")
         again.clear()
         assert measure_losses(source, None, tmp_path / "cache", Run(listen=again.append)) == found
         assert again == []

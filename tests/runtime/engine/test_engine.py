@@ -296,6 +296,24 @@ def test_an_answer_that_was_taken_for_thought_is_found_when_the_reply_ends() -> 
     assert completion.thought_closed_by == "model"
 
 
+def round_and_round(held: list[int], _: int) -> int:
+    return b"round "[len(held) % 6]
+
+
+def test_an_answer_that_runs_in_circles_is_cut_where_that_is_wanted() -> None:
+    [kept, cut] = [
+        event.completion
+        for wanted in (False, True)
+        for event in Engine(FakeBackend(round_and_round, context=4000)).stream(
+            requests(prompt="? ", params=SamplingParams(max_tokens=1000, end_loops=wanted))
+        )
+        if isinstance(event, SampleFinished)
+    ]
+    assert (kept.looped, kept.finish_reason, len(kept.tokens)) == (False, "length", 1000)
+    assert (cut.looped, cut.finish_reason) == (True, "length")
+    assert 320 <= len(cut.tokens) < 360
+
+
 def test_a_thought_that_runs_in_circles_is_closed_and_said_so() -> None:
     def speak(held: list[int], _: int) -> int:
         text = bytes(held)
