@@ -51,7 +51,7 @@ def serve(
     from dsr.ui.console import Console, is_terminal
     from runtime.base.errors import Aborted
     from runtime.base.events import Event, Notice
-    from runtime.base.types import ByteCount
+    from runtime.base.types import ByteCount, counted
     from runtime.machine.host import probe
     from runtime.nodes.addresses import UNPROTECTED, Address, check_private
     from runtime.nodes.server import ServerOptions, free_port, run_server
@@ -67,15 +67,18 @@ def serve(
     )
     if not address.is_loopback:
         console.warn(UNPROTECTED)
-    most = f"at most {options.memory}" if options.memory is not None else "all free memory"
-    console.say(f"lends {most} and {options.threads} threads until Ctrl-C")
 
     is_printed = is_terminal(sys.stdout)
+    most = f"at most {options.memory}" if options.memory is not None else "all free memory"
+    lends = f"lends {most} and {counted(options.threads, 'thread')} until Ctrl-C"
 
     def listen(event: Event) -> None:
-        nonlocal is_printed
+        nonlocal is_printed, lends
         if isinstance(event, Notice):
             console.say(event.text)
+            if lends:
+                console.say(lends)
+                lends = ""
             if not is_printed:
                 # A script waits for this line before it connects; a person has read the notice.
                 console.data(str(address))

@@ -231,7 +231,8 @@ def test_serving_tells_its_address_and_ends_with_ctrl_c() -> None:
             assert body["nodes"][0]["devices"][0]["memory_total"] == 64 << 20
             process.send_signal(signal.SIGINT)
             assert process.wait() == 130
-            assert process.stderr.read() == f"ready at {address}\nstopped\n"
+            lends = "lends at most 64.0 MiB and 1 thread until Ctrl-C"
+            assert process.stderr.read() == f"ready at {address}\n{lends}\nstopped\n"
         finally:
             process.kill()
 
