@@ -120,6 +120,8 @@ class Front:
 
             def lent(size: int) -> None:
                 nonlocal used
+                if str(ByteCount(size)) == str(ByteCount(used)):
+                    return
                 came = "" if used else "came and "
                 used = size
                 self._listen(Notice(f"{host} {came}uses {ByteCount(size)} of memory"))
