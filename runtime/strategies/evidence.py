@@ -32,7 +32,8 @@ from runtime.strategies.verdict import Evidence, Sample, Verdict
 
 _NOTE_TOKENS = 200  # of one leaf: a few facts
 _LEAST, _MOST = 20, 4000  # tokens of a paragraph
-_FOR_ANSWER = 1 / 3  # of a budget of time: reading leaves it
+# Of a budget of time: the kept paragraphs are read again in one prompt, and tokens are drawn slower than read.
+_FOR_ANSWER = 1 / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def run(task: Task, settings: EvidenceSettings) -> Generator[Event, None, Verdic
 def read(task: Task, found: Sequence[Paragraph], order: Sequence[int]) -> Generator[Event, None, dict[int, float]]:
     """The log-probability of the question behind each paragraph, by its number, in this order.
 
-    Some are missing after a stop of the user, or once two thirds of the time are used up. Raises Lost, and DoesNotFit
+    Some are missing after a stop of the user, or once half of the time is used up. Raises Lost, and DoesNotFit
     for a question that leaves no room for a paragraph.
     """
     scores: dict[int, float] = {}

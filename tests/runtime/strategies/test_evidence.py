@@ -135,7 +135,7 @@ def test_a_stop_before_anything_was_read_leaves_paragraphs_with_the_words_of_the
     assert verdict.rule == "1 paragraph of 31 kept, 0 read"
 
 
-def test_a_third_of_the_time_is_left_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_time_is_left_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr("runtime.engine.allowance.time.monotonic", lambda: next(clock))
     made, _ = asked()
