@@ -13,7 +13,6 @@ from dsr.models.catalog import CatalogEntry, load, parameter_count
 if TYPE_CHECKING:
     from dsr.plan.runnable import RunnableModel
     from dsr.ui.console import Console
-    from runtime.base.events import Listener
     from runtime.machine.machine import Machine
 
 _INDENT = "    "
@@ -34,11 +33,11 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
     rows: Mapping[str, RunnableModel] = {}
     suggested = larger = None
     if fits or not console.quiet:
-        from dsr.plan.suggest import disk_suggestion, recent_thinkers, suggestion
+        from dsr.plan.suggest import disk_suggestion, machine_for_suggestions, recent_thinkers, suggestion
         from dsr.ui.progress import showing
 
         with showing(console) as listen:
-            machine = _machine(listen)
+            machine = machine_for_suggestions(listen)
         among = recent_thinkers(catalog) if family is None else entries
         suggested = suggestion(among, machine) if machine else None
         larger = disk_suggestion(among, machine) if machine and sys.platform.startswith("linux") else None
@@ -73,20 +72,6 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
         console.say(_legend(entries, new, fits=fits))
     elif suggested is not None:
         console.say("all models of this list are slower than people read; to see them, leave out --fits")
-
-
-def _machine(listen: Listener) -> Machine | None:
-    """This machine, measured for the usual types of weights; None where nothing can be measured."""
-    from dsr.loading.machine import measure_this_machine
-    from dsr.plan.estimate import estimated_card
-    from runtime.base.errors import EngineFailed
-
-    usual = load().lookup("qwen3:8b")
-    assert usual is not None
-    try:
-        return measure_this_machine(estimated_card(usual, "Q4_K_M"), listen)
-    except EngineFailed:
-        return None
 
 
 def _runnable(entries: Iterable[CatalogEntry], machine: Machine | None) -> dict[str, RunnableModel]:

@@ -116,6 +116,8 @@ def _decided(
     from dsr.plan import planned_model
     from dsr.plan.decide import decide
     from dsr.plan.nodes import add_nodes
+    from dsr.plan.suggest import machine_for_suggestions
+    from dsr.plan.which_model import several, which_model
     from dsr.store.paths import predictions_file
     from dsr.store.predictions import load
     from runtime.base.errors import DoesNotFit
@@ -123,6 +125,13 @@ def _decided(
     from runtime.machine.machine import usable
 
     machine = read_machine(machine_file) if machine_file else None
+    if entries := several(model):
+        here = machine or machine_for_suggestions(listen)
+        if here is not None:
+            chosen = which_model(model, entries, here, from_disk=bool(machine_file) or sys.platform == "linux")
+            for line in (chosen.why, *chosen.others):
+                console.say(line)
+            model = chosen.entry.name
     available = machine.usable().memory_free if machine else usable(probe().memory_available)
     found = planned_model.find_model(model, from_environment(listen), available, listen)
     machine = machine or measure_this_machine(found.card, listen, again=again)

@@ -41,7 +41,8 @@ def pull(
 ) -> None:
     """Download a model and verify every file. An interrupted pull resumes.
 
-    If you name no quantization, dsr takes the largest one that fits this machine.
+    If a name means several models, dsr takes the strongest one that suits this machine. If you name no quantization,
+    dsr takes one that suits it too.
 
     Try it:  dsr pull deepseek-r1:1.5b --dry-run
     """
@@ -53,7 +54,7 @@ def pull(
     from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output, quiet=quiet, jsonl=jsonl)
-    reference = parse(model)
+    reference = parse(_one_of_several(model, console))
     request = PullRequest(reference, revision, tuple(include or ()), original, force, _from_disk)
     if reference.entry:
         console.say(f"{reference.text} = {reference.entry.describe()}")
@@ -75,6 +76,25 @@ def pull(
             console.say("the download so far is kept; repeat the command to resume it", style="plain")
         raise
     _show_result(console, planned, reference)
+
+
+def _one_of_several(model: str, console: Console) -> str:
+    """The model to pull: of several with this name, the one that suits this machine, with the reasons on stderr."""
+    from dsr.plan.suggest import machine_for_suggestions
+    from dsr.plan.which_model import several, which_model
+    from dsr.ui.progress import showing
+
+    entries = several(model)
+    if not entries:
+        return model
+    with showing(console) as listen:
+        machine = machine_for_suggestions(listen)
+    if machine is None:
+        return model
+    chosen = which_model(model, entries, machine, from_disk=sys.platform.startswith("linux"))
+    for line in (chosen.why, *chosen.others, f"to see all of them: dsr list --catalog --family {chosen.entry.family}"):
+        console.say(line)
+    return chosen.entry.name
 
 
 def _from_disk(card: ModelCard) -> str:
