@@ -236,7 +236,7 @@ CtxSizeOpt = Annotated[
         "-c",
         min=1,
         metavar="N",
-        help="Context size in tokens. Default: what model and memory allow.",
+        help="Context size in tokens. Default: 16384, as far as model and memory allow.",
         rich_help_panel=MEMORY,
     ),
 ]

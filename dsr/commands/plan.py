@@ -72,13 +72,17 @@ def plan(
     from dsr.loading.machine import measure_this_machine, read_machine
     from dsr.loading.options import LoadOptions, rope_request
     from dsr.plan.nodes import add_nodes
+    from dsr.store import paths, settings
     from dsr.ui.console import Console
     from dsr.ui.progress import showing
     from runtime.gguf.kv_types import kv_types
 
     console = Console(json_mode=json_output, quiet=quiet)
     kv_types(kv_type)
-    options = LoadOptions(ctx_size, kv_type, kv_full=kv_full, rope=rope_request(rope), from_disk=from_disk)
+    usual = None if machine_file else settings.load(paths.config_file()).ctx_size
+    options = LoadOptions(
+        ctx_size, kv_type, kv_full=kv_full, usual_context=usual, rope=rope_request(rope), from_disk=from_disk
+    )
     options = options.for_samples(votes)
     with showing(console) as listen:
         if model is None:
@@ -116,6 +120,7 @@ def _decided(
     from dsr.plan import planned_model
     from dsr.plan.decide import decide
     from dsr.plan.nodes import add_nodes
+    from dsr.plan.quant_speed import speed_on
     from dsr.plan.suggest import machine_for_suggestions
     from dsr.plan.which_model import several, which_model
     from dsr.store.paths import predictions_file
@@ -133,7 +138,8 @@ def _decided(
                 console.say(line)
             model = chosen.entry.name
     available = machine.usable().memory_free if machine else usable(probe().memory_available)
-    found = planned_model.find_model(model, from_environment(listen), available, listen)
+    speed = speed_on(lambda: machine or machine_for_suggestions(listen))
+    found = planned_model.find_model(model, from_environment(listen), available, listen, speed)
     machine = machine or measure_this_machine(found.card, listen, again=again)
     machine = add_nodes(machine, nodes) if nodes is not None else machine
     try:

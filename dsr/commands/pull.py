@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +14,10 @@ from dsr.options import JsonlOpt, JsonOpt, QuietOpt
 from dsr.ui.console import Console, printable
 
 if TYPE_CHECKING:
-    from dsr.hub.pull import PullPlan
+    from dsr.hub.pull import PullPlan, PullRequest
     from dsr.models.references import Reference
     from runtime.gguf.card import ModelCard
+    from runtime.machine.machine import Machine
 
 
 def pull(
@@ -49,20 +52,21 @@ def pull(
     from dsr.hub.client import from_environment
     from dsr.hub.pull import PullRequest, check_space, download, plan
     from dsr.models.references import parse
+    from dsr.plan.quant_speed import speed_on
+    from dsr.plan.suggest import machine_for_suggestions
     from dsr.ui.progress import showing
-    from runtime.machine.host import probe
-    from runtime.machine.machine import usable
 
     console = Console(json_mode=json_output, quiet=quiet, jsonl=jsonl)
     reference = parse(_one_of_several(model, console))
-    request = PullRequest(reference, revision, tuple(include or ()), original, force, _from_disk)
+    here = cache(machine_for_suggestions)
+    request = PullRequest(reference, revision, tuple(include or ()), original, force, _from_disk, speed_on(here))
     if reference.entry:
         console.say(f"{reference.text} = {reference.entry.describe()}")
     planned = None
     try:
         with showing(console) as listen:
             hub = from_environment(listen)
-            planned = plan(request, hub, usable(probe().memory_available), listen)
+            planned = plan(request, hub, _available(request, here), listen)
             if planned.why:
                 console.say(printable(planned.why))
             if dry_run:
@@ -76,6 +80,16 @@ def pull(
             console.say("the download so far is kept; repeat the command to resume it", style="plain")
         raise
     _show_result(console, planned, reference)
+
+
+def _available(request: PullRequest, here: Callable[[], Machine | None]) -> int:
+    """The bytes of memory that a model may take. Only a choice of the quantization needs those of GPUs."""
+    from runtime.machine.host import probe
+    from runtime.machine.machine import usable
+
+    chooses = not (request.reference.quant or request.original or request.include)
+    machine = here() if chooses else None
+    return machine.usable().memory_free if machine is not None else usable(probe().memory_available)
 
 
 def _one_of_several(model: str, console: Console) -> str:

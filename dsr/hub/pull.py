@@ -45,12 +45,16 @@ from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
 from runtime.placement.memory import need
 
+# The predicted tokens per second of a quantization with a context, from the header of another one of the same model.
+QuantSpeed = Callable[[ModelCard, QuantChoice, int], float]
+
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
     """What the user asked for. `include` are glob patterns over the repository's paths.
 
-    `from_disk` says how a model runs that does not fit: "from the disk, about 1.2 tokens/s"; "" if it cannot."""
+    `from_disk` says how a model runs that does not fit: "from the disk, about 1.2 tokens/s"; "" if it cannot.
+    `speed` predicts how fast quantizations run."""
 
     reference: Reference
     revision: str = "main"
@@ -58,6 +62,7 @@ class PullRequest:
     original: bool = False
     force: bool = False
     from_disk: Callable[[ModelCard], str] = field(default=lambda card: "", repr=False, compare=False)
+    speed: QuantSpeed | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,13 +291,39 @@ def _of_quant(paths: Sequence[str], quant: str) -> tuple[str, ...]:
         raise
 
 
+def decide_quant(
+    listing: Listing,
+    choices: Sequence[QuantChoice],
+    hub: Hub,
+    available: int,
+    speed: QuantSpeed | None,
+    listen: Listener,
+    *,
+    force: bool = False,
+) -> QuantDecision:
+    """The quantization for a person who names none, also for `dsr plan`. Raises DoesNotFit, and as `header_of` does.
+
+    The header of the largest one that may fit tells the memory beyond the weights.
+    """
+    candidates = [choice for choice in choices if choice.size <= available] or [choices[0]]
+    card = header_of(listing, candidates[-1].files, hub, listen, force=force)
+    if card is None:
+        return choose_quant(choices, available, lambda other, context: estimated_beyond_weights(other.size))
+    contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
+    return choose_quant(
+        choices,
+        available,
+        lambda other, context: need(card, context).beyond_weights,
+        contexts,
+        speed and (lambda other, context: speed(card, other, context)),
+    )
+
+
 def _decide(
     request: PullRequest, listing: Listing, choices: Sequence[QuantChoice], hub: Hub, available: int, listen: Listener
 ) -> QuantDecision:
-    candidates = [choice for choice in choices if choice.size <= available] or [choices[0]]
-    contexts, beyond_weights = _memory_by_context(request, listing, candidates[-1], hub, listen)
     try:
-        return choose_quant(choices, available, beyond_weights, contexts)
+        return decide_quant(listing, choices, hub, available, request.speed, listen, force=request.force)
     except DoesNotFit as error:
         smallest = choices[0]
         if request.force:
@@ -311,17 +342,6 @@ def _base_name(request: PullRequest) -> str:
     """The reference without a quantization."""
     entry = request.reference.entry
     return entry.name if entry is not None and request.reference.kind == "name" else request.reference.repo or ""
-
-
-def _memory_by_context(
-    request: PullRequest, listing: Listing, choice: QuantChoice, hub: Hub, listen: Listener
-) -> tuple[tuple[int, ...], Callable[[QuantChoice, int], int]]:
-    """The contexts to try, and the bytes beyond the weights for each, from the header or by the file's size."""
-    card = header_of(listing, choice.files, hub, listen, force=request.force)
-    if card is None:
-        return CONTEXTS, lambda other, context: estimated_beyond_weights(other.size)
-    contexts = tuple(dict.fromkeys(min(context, card.context_length or context) for context in CONTEXTS))
-    return contexts, lambda other, context: need(card, context).beyond_weights
 
 
 def _planned(file: RemoteFile, cache: RepoCache, commit: str) -> PlannedFile:

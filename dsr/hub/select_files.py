@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dsr.models.catalog import CatalogEntry, load
 from dsr.models.gguf_names import QuantChoice, is_model_file, quant_of, same_quant
+from dsr.models.reach import DEFAULT_CONTEXT
 from quant.sources.weight_files import PICKLES, index_of, is_raw_part, settings_in, weight_files
 from runtime.base.errors import DoesNotFit, Incompatible, NotFound
 from runtime.base.types import ByteCount, counted, listed
 
-# A reasoning model thinks for thousands of tokens. A quantization is chosen for the first of these contexts that fits.
-CONTEXTS = (32768, 8192)
+# A quantization is chosen for the first of these contexts that fits.
+CONTEXTS = (DEFAULT_CONTEXT, 8192)
 
 # The memory beyond the weights at the shorter context, where only the size of the weights is known: a fifth of it, at
 # least 512 MiB. R1-Distill-Qwen-7B at Q4_K_M needs 17 % for 8k.
 _BEYOND_WEIGHTS_DIVISOR = 5
 _BEYOND_WEIGHTS_LEAST = 512 << 20
+
+FAST = 20.0  # tokens per second: a thought of 1000 tokens takes 50 s; faster pays little
+_FAR_SLOWER = 2.0  # times: not even a fast one may be so much slower, such as beside a GPU that has room for less
+_MUCH_FASTER = 1.2  # times: a smaller quantization must be so much faster
+_GOOD_BITS = 4  # below, answers get worse quickly (docs/results.md)
+_USUAL = "Q4_K_M"
 
 _UNQUANTIZED = ("F16", "BF16", "F32")
 
@@ -35,28 +43,61 @@ def choose_quant(
     available: int,
     beyond_weights: Callable[[QuantChoice, int], int],
     contexts: Sequence[int] = CONTEXTS,
+    speed: Callable[[QuantChoice, int], float] | None = None,
 ) -> QuantDecision:
-    """The largest quantization that fits with the first of `contexts` at which any fits.
+    """The quantization to prefer of those that fit with the first of `contexts` at which any fits.
 
+    That is the largest, if it is fast or no `speed(choice, context)` (tokens per second) is known. Else it is the
+    largest with FAST tokens per second; where none has, one with four bits, which is nearly as good and much faster.
     `beyond_weights(choice, context)` are the bytes that it needs in addition to its weights. Unquantized files (F16,
-    BF16, F32) are taken only where there is nothing else: Q8_0 is half as large and as good. Raises
-    DoesNotFit.
+    BF16, F32) are taken only where there is nothing else: Q8_0 is half as large and as good. Raises DoesNotFit.
     """
     quantized = [c for c in choices if quant_of(c.files[0]) not in _UNQUANTIZED] or list(choices)
     quantized.sort(key=lambda choice: choice.size)
     for context in contexts:
         fitting = [c for c in quantized if c.size + beyond_weights(c, context) <= available]
         if fitting:
-            best = fitting[-1]
-            larger = [c for c in quantized if c.size > best.size]
+            largest = fitting[-1]
+            if speed is not None:
+                best, slow = _fast_enough(fitting, lambda choice, at=context: speed(choice, at))  # type: ignore[misc]
+                if best is not largest:
+                    return QuantDecision(best, f"{_sum(best, beyond_weights, context)}{slow}")
+            larger = [c for c in quantized if c.size > largest.size]
             rest = f"; {larger[0].quant} ({larger[0].size}) does not" if larger else "; it is the largest"
             return QuantDecision(
-                best, f"{_sum(best, beyond_weights, context)} fits in {ByteCount(available)} of memory{rest}"
+                largest, f"{_sum(largest, beyond_weights, context)} fits in {ByteCount(available)} of memory{rest}"
             )
     raise DoesNotFit(
         f"even the smallest quantization, {_sum(quantized[0], beyond_weights, contexts[-1])}, "
         f"does not fit in {ByteCount(available)} of memory"
     )
+
+
+def _fast_enough(fitting: Sequence[QuantChoice], speed: Callable[[QuantChoice], float]) -> tuple[QuantChoice, str]:
+    """The quantization to prefer of those that fit, the smallest first, and why the largest is not it."""
+    largest = fitting[-1]
+    good = [choice for choice in fitting if bits_of(choice.quant) >= _GOOD_BITS]
+    if not good or good[0] is largest:
+        return largest, ""
+    speeds = {choice: speed(choice) for choice in good}
+    enough = max(FAST, max(speeds.values()) / _FAR_SLOWER)
+    fast = [choice for choice in good if speeds[choice] >= enough]
+    four = [choice for choice in good if bits_of(choice.quant) == _GOOD_BITS] or good[:1]
+    usual = next((choice for choice in four if choice.quant.upper() == _USUAL), four[-1])
+    best = fast[-1] if fast else usual
+    reached, slowest = speeds[best], speeds[largest]
+    if reached < slowest * _MUCH_FASTER:
+        return largest, ""
+    return best, (
+        f": about {reached:.2g} tokens/s here; {largest.quant} ({largest.size}) fits too, at about {slowest:.2g} "
+        f"tokens/s. To take it, add :{largest.quant}"
+    )
+
+
+def bits_of(quant: str) -> int:
+    """The bits of a weight that the name of a quantization tells: Q4_K_M -> 4, MXFP4 -> 4, BF16 -> 16; 0 if none."""
+    found = re.search(r"(?:Q|FP|F)(\d+)", quant.upper())
+    return int(found[1]) if found else 0
 
 
 def _sum(choice: QuantChoice, beyond_weights: Callable[[QuantChoice, int], int], context: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dsr.loading.options import LoadOptions
-from dsr.models.reach import reach_of
+from dsr.models.reach import DEFAULT_CONTEXT, reach_of
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.types import ByteCount
 from runtime.gguf.card import ModelCard
@@ -15,8 +15,6 @@ from runtime.placement import memory
 # The least context of a sample that is drawn with others. They share the cells; a sample without a free cell waits
 # until others end, and is then read again.
 MIN_SLOT_TOKENS = 256
-# A larger cache that nobody asked for would push layers off a GPU. A reasoning model does with this.
-ENOUGH_CONTEXT = 32768
 SHORTEST_CONTEXT = 2048
 _MAX_SHARED_CONTEXT = 32768  # the most tokens that are set aside for samples without being asked for
 
@@ -37,12 +35,11 @@ def context_for_machine(card: ModelCard, machine: Machine, options: LoadOptions)
         if options.context is not None:
             raise
         context = min(reach_of(card, options.yarn), SHORTEST_CONTEXT)
-    fixed = options.context is not None or len(machine.devices) == 1
-    return context if fixed else min(context, ENOUGH_CONTEXT)
+    return context
 
 
 def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptions) -> int:
-    """The user's context in tokens, or the smaller of the model's reach and the largest that fits `available` bytes.
+    """The user's context in tokens, or DEFAULT_CONTEXT, as far as the model reaches and as it fits `available` bytes.
 
     For samples that are drawn together it may be larger than one text can be, because they share it.
 
@@ -71,7 +68,9 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
             hint=f"choose a smaller quantization, or force it with --ctx-size {min(reach, SHORTEST_CONTEXT)}: "
             "slow, from the disk",
         )
-    if options.context is None and most == reach:
+    usual = min(reach, DEFAULT_CONTEXT) if options.yarn is None else reach
+    if options.context is None and most >= usual:
+        most = usual
         shared = options.slots * min(reach, options.reply_tokens)
         shared = min(shared, max(_MAX_SHARED_CONTEXT, options.slots * MIN_SLOT_TOKENS))
         while shared > most and need_of(shared).total > available:

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dsr.loading.context import ENOUGH_CONTEXT, SHORTEST_CONTEXT, context_for_memory
+from dsr.loading.context import SHORTEST_CONTEXT, context_for_memory
 from dsr.loading.disk_layers import disk_layers, layers_to_leave
 from dsr.loading.options import OFF, LoadOptions
-from dsr.models.reach import reach_of
+from dsr.models.reach import DEFAULT_CONTEXT, reach_of
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.types import ByteCount, counted
 from runtime.engine.backend import ROWS
@@ -319,7 +319,7 @@ def _need(card: ModelCard, context: int, options: LoadOptions, rows: int = ROWS)
 
 def _contexts(longest: int) -> list[int]:
     """The contexts to try, the longest first."""
-    found = [min(longest, ENOUGH_CONTEXT)]
+    found = [min(longest, DEFAULT_CONTEXT)]
     while found[-1] // 2 >= SHORTEST_CONTEXT:
         found.append(found[-1] // 2)
     return found

@@ -9,6 +9,10 @@ from runtime.base.errors import DoesNotFit
 from runtime.gguf.card import ModelCard
 from runtime.gguf.rope import Yarn, why_not_yarn, yarn_of_header
 
+# The context of a model where nobody asks for one: a long thought with its answer, or a conversation. A larger cache
+# would take the memory of other programs, or push layers off a GPU.
+DEFAULT_CONTEXT = 16384  # tokens
+
 # The largest factor that dsr advises without a word of the vendor. The paper claims about 2 without training (arXiv
 # 2309.00071, introduction), and larger ones were never measured here: docs/log.md has SmolLM2 with 1.5.
 _ADVISED_FACTOR = 2.0

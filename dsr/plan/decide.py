@@ -268,7 +268,8 @@ def _placement(card: ModelCard, machine: Machine, options: LoadOptions, place: P
     """With the user's context, or the first that fits from the one `dsr chat` would take downwards."""
     context = context_for_machine(card, machine, options)
     request = placement_request(context, options.slots, options.kv_type, kv_full=options.kv_full)
-    return find_placement(card, machine, request, shorten=options.context is None, place=place)
+    gives_way = options.context is None or options.usual_context is not None
+    return find_placement(card, machine, request, shorten=gives_way, place=place)
 
 
 def _device_parts(card: ModelCard, placement: Placement) -> tuple[DevicePart, ...]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dsr.hub.client import Hub
+from dsr.hub.client import Hub, Listing
+from dsr.hub.pull import QuantSpeed, decide_quant
 from dsr.hub.remote_card import remote_card
-from dsr.hub.select_files import choose_quant, estimated_beyond_weights
+from dsr.hub.select_files import estimated_beyond_weights
 from dsr.loading.from_disk import Picks
 from dsr.loading.profiled_picks import profiled_picks
 from dsr.models import library
@@ -31,6 +32,7 @@ class PlannedModel:
     """A model to plan for. `reference` finds it again; `origin` says where `card` comes from if not from the file.
 
     `profiles`: how often each profiled task chose each expert.
+    `why` is the reason for the quantization, if the user named none.
     `choices` are the quantizations in its repository, the smallest first; empty where the hub was not asked.
     """
 
@@ -41,15 +43,18 @@ class PlannedModel:
     origin: str = ""
     entry: CatalogEntry | None = None
     choices: tuple[QuantChoice, ...] = ()
+    why: str = ""
     profiles: Mapping[str, Picks] = field(default_factory=dict)
 
 
-def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -> PlannedModel:
+def find_model(
+    text: str, hub: Hub, available: int, listen: Listener = ignore, speed: QuantSpeed | None = None
+) -> PlannedModel:
     """The model that `text` names. For a model that is not here, only the header is read on the hub.
 
-    If `text` names no quantization, the largest that fits `available` bytes is taken. If the hub cannot be reached, a
-    model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise, and Incompatible for a
-    model that the engine does not know.
+    If `text` names no quantization, the one that `dsr pull` prefers for `available` bytes is taken. If the hub cannot
+    be reached, a model of the catalogue is estimated. Raises what `library.find` and `Hub.listing` raise, and
+    Incompatible for a model that the engine does not know.
     """
     try:
         model = library.find(text)
@@ -58,7 +63,7 @@ def find_model(text: str, hub: Hub, available: int, listen: Listener = ignore) -
         if reference.repo is None:
             raise
         try:
-            return _on_the_hub(reference, hub, available, listen)
+            return _on_the_hub(reference, hub, available, listen, speed)
         except NetworkError as unreachable:
             if reference.entry is None:
                 raise
@@ -105,11 +110,13 @@ def _usual(entry: CatalogEntry, available: int) -> str:
     return next((q for q in known if sizes[q] + estimated_beyond_weights(sizes[q]) <= available), known[-1])
 
 
-def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener) -> PlannedModel:
+def _on_the_hub(
+    reference: Reference, hub: Hub, available: int, listen: Listener, speed: QuantSpeed | None
+) -> PlannedModel:
     assert reference.repo is not None
     listing = hub.listing(reference.repo, listen=listen)
     choices = readable(quants_in(listing.sizes))
-    files = _files(reference, tuple(listing.sizes), choices, available)
+    files, why = _files(reference, listing, choices, hub, available, speed, listen)
     card = remote_card(listing, files, hub, listen)
     check_answers(card)
     quant = quant_of(files[0]) or reference.quant
@@ -120,23 +127,31 @@ def _on_the_hub(reference: Reference, hub: Hub, available: int, listen: Listener
         quant=quant,
         card=card,
         origin=f"the model's header on the hub ({reference.repo}); dsr downloaded nothing else",
+        why=why,
         entry=reference.entry,
         choices=tuple(choices),
     )
 
 
 def _files(
-    reference: Reference, paths: Sequence[str], choices: Sequence[QuantChoice], available: int
-) -> tuple[str, ...]:
+    reference: Reference,
+    listing: Listing,
+    choices: Sequence[QuantChoice],
+    hub: Hub,
+    available: int,
+    speed: QuantSpeed | None,
+    listen: Listener,
+) -> tuple[tuple[str, ...], str]:
+    """The files of the quantization, and the reason for it."""
     if reference.quant:
-        return choose_files(paths, reference.quant)
+        return choose_files(tuple(listing.sizes), reference.quant), ""
     if not choices:
         raise NotFound(f"{reference.repo} has no GGUF file", hint="name a repository that has one")
     try:
-        decision = choose_quant(choices, available, lambda choice, context: estimated_beyond_weights(choice.size))
-        return decision.choice.files
+        decision = decide_quant(listing, choices, hub, available, speed, listen)
+        return decision.choice.files, decision.why
     except DoesNotFit:
-        return choices[0].files  # the plan says how much memory is missing
+        return choices[0].files, ""  # the plan says how much memory is missing
 
 
 def _header_only(path: Path) -> ModelCard | None:

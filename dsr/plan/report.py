@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from dsr.loading.reach import yarn_note
 from dsr.models.description import short_number
-from dsr.models.reach import describe_reach
+from dsr.models.reach import DEFAULT_CONTEXT, describe_reach
 from dsr.plan.decide import DevicePart, Plan
 from dsr.plan.from_disk import EQUAL_USE
-from dsr.plan.runnable import COMFORTABLE, CONTEXT, RunnableModel
+from dsr.plan.runnable import COMFORTABLE, RunnableModel
 from runtime.base.types import ByteCount
 from runtime.machine.machine import Machine
 from runtime.placement.memory import warning
@@ -23,7 +23,8 @@ _ANSWER = 1000  # tokens: a short thought and its answer
 RUNNABLE_HEADER = ("MODEL", "QUANT", "MEMORY", "TOKENS/S", "ALSO FITS")
 FROM_DISK = "from disk"
 RUNNABLE_LEGEND = (
-    f"with a context of {CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; details: dsr plan MODEL"
+    f"with a context of {DEFAULT_CONTEXT} tokens; models below {COMFORTABLE:.0f} tokens/s come last; "
+    "details: dsr plan MODEL"
 )
 
 
@@ -43,18 +44,23 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     ]
     if model.origin:
         rows.append(("based on", model.origin))
+    if model.why:
+        rows.append(("chosen", model.why))
     if (note := warning(card)) is not None:
         rows.append(("note", note))
     if plan.yarn is not None:
         rows.append(("note", yarn_note(card, model.entry, plan.yarn)))
     full = ", all tokens in every layer" if request.kv_full else ""
+    usual = request.context == DEFAULT_CONTEXT < card.context_length and request.samples == 1
+    more = "; for a longer one: --ctx-size N" if usual else ""
+    cache = f"KV cache: {request.kv_type}{full}"
     return [
         *rows,
         ("reach", describe_reach(card, model.entry)),
         ("machine", describe_machine(plan.machine)),
         (
             "fits",
-            f"{_how(plan)}, with a context of {request.context} tokens{samples} (KV cache: {request.kv_type}{full})",
+            f"{_how(plan)}, with a context of {request.context} tokens{samples} ({cache}){more}",
         ),
         *_from_disk(plan),
         ("speed", f"{describe_speed(plan)}"),

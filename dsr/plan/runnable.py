@@ -11,6 +11,7 @@ from dsr.loading.place import PlaceFunction
 from dsr.loading.reach import settled
 from dsr.models import library
 from dsr.models.catalog import CatalogEntry, load
+from dsr.models.reach import DEFAULT_CONTEXT
 from dsr.plan.decide import Plan, plan_placement
 from dsr.plan.estimate import mixtures, quants_to_try
 from dsr.plan.planned_model import PlannedModel, from_catalogue
@@ -21,7 +22,6 @@ from runtime.machine.machine import Machine
 from runtime.placement.memory import need
 from runtime.placement.place import place
 
-CONTEXT = 8192  # tokens, if the user gives none
 BEARABLE = 0.5  # tokens per second: 1000 tokens in half an hour; slower models from the disk are not offered
 COMFORTABLE = 5.0  # tokens per second, about the speed of reading; slower models come last
 
@@ -163,7 +163,7 @@ def _may_run_from_disk(model: PlannedModel, machine: Machine) -> bool:
 
 def _with_context(options: LoadOptions, model: PlannedModel) -> LoadOptions:
     trained = model.card.context_length
-    return settled(replace(options, context=options.context or min(CONTEXT, trained)), model.card, model.entry)
+    return settled(replace(options, context=options.context or min(DEFAULT_CONTEXT, trained)), model.card, model.entry)
 
 
 def _row(plan: Plan, name: str, what: str) -> RunnableModel:
