@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 _INDENT = "    "
 _RELEASED, _CONTEXT = "RELEASED", "CONTEXT"
-_HEADER = ("NAME", "PARAMS", _CONTEXT, "THINKS", _RELEASED, "LICENCE")
+_HEADER = ("NAME", "PARAMS", "SIZE", "MEMORY", "TOKENS/S", "FITS", "THINKS", _CONTEXT, _RELEASED, "LICENCE")
 _FITS_HEADER = ("NAME", "PARAMS", "THINKS", "QUANT", "MEMORY", "TOKENS/S")
-_RIGHT = {"PARAMS", _CONTEXT, "MEMORY", "TOKENS/S"}
-_LEFT_OUT = (_CONTEXT, "QUANT", _RELEASED, "LICENCE", "MEMORY", "THINKS")  # on a narrow terminal, in this order
+_RIGHT = {"PARAMS", _CONTEXT, "SIZE", "MEMORY", "TOKENS/S"}
+# On a narrow terminal, in this order.
+_LEFT_OUT = (_CONTEXT, "QUANT", "LICENCE", _RELEASED, "THINKS", "PARAMS", "MEMORY", "SIZE")
 _THINKS = {"always": "always", "optional": "optional", "none": "no"}
 _NEW = "*"
 
@@ -41,9 +42,9 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
         among = recent_thinkers(catalog) if family is None else entries
         suggested = suggestion(among, machine) if machine else None
         larger = disk_suggestion(among, machine) if machine and sys.platform.startswith("linux") else None
+        rows = _runnable(entries, machine)
         if fits:
-            rows = _runnable(entries, machine)
-            entries = tuple(each for each in entries if each.name in rows)
+            entries = tuple(each for each in entries if _fits(rows.get(each.name)) == "yes")
     new = set(catalog.newest)
     console.json(
         "dsr.list.catalog/1",
@@ -68,23 +69,30 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
         speed = f"about {figure(larger.tokens_per_second)} tokens/s, estimated"
         console.say(f"larger than memory: dsr plan {larger.name} ({larger.quant} from disk, {speed})", style="plain")
     if entries:
-        _show_table(console, entries, new, rows if fits else None)
+        _show_table(console, entries, new, rows, _FITS_HEADER if fits else _HEADER)
         console.say(_legend(entries, new, fits=fits))
     elif suggested is not None:
         console.say("all models of this list are slower than people read; to see them, leave out --fits")
 
 
 def _runnable(entries: Iterable[CatalogEntry], machine: Machine | None) -> dict[str, RunnableModel]:
-    """The models that fit at their usual quantization and at a usable speed, by name."""
+    """The models that fit at their usual quantization, by name."""
     from dsr.loading.options import LoadOptions
-    from dsr.plan.runnable import COMFORTABLE, runnable_entry
+    from dsr.plan.runnable import runnable_entry
 
     if machine is None:
         return {}
     most = machine.usable().memory_free * 2  # parameters: no usual quantization has less than 4 bits for each
     small = (each for each in entries if each.parameters <= most)
     found = (runnable_entry(each, machine, LoadOptions(), smaller=False) for each in small)
-    return {row.name: row for row in found if row is not None and row.tokens_per_second >= COMFORTABLE}
+    return {row.name: row for row in found if row is not None}
+
+
+def _fits(row: RunnableModel | None) -> str:
+    """Whether a model fits: yes, or slow (slower than people read), or no."""
+    from dsr.plan.runnable import COMFORTABLE
+
+    return "no" if row is None else "yes" if row.tokens_per_second >= COMFORTABLE else "slow"
 
 
 def _say_suggestion(console: Console, row: RunnableModel | None, group: str) -> None:
@@ -98,13 +106,16 @@ def _say_suggestion(console: Console, row: RunnableModel | None, group: str) -> 
 
 
 def _show_table(
-    console: Console, entries: Sequence[CatalogEntry], new: set[CatalogEntry], rows: Mapping[str, RunnableModel] | None
+    console: Console,
+    entries: Sequence[CatalogEntry],
+    new: set[CatalogEntry],
+    rows: Mapping[str, RunnableModel],
+    header: tuple[str, ...],
 ) -> None:
     """A table with the families apart. A narrow terminal gets fewer columns, a pipe gets lines of one kind only."""
     from dsr.ui.text import align, display_width
 
-    header: tuple[str, ...] = _FITS_HEADER if rows is not None else _HEADER
-    cells = [dict(zip(header, _cells(each, new, rows), strict=True)) for each in entries]
+    cells = [_cells(each, new, rows.get(each.name)) for each in entries]
     terminal = sys.stdout.isatty()
     columns = shutil.get_terminal_size().columns
 
@@ -127,18 +138,28 @@ def _show_table(
             console.data(f"{_INDENT}a distill of {entry.base}", style="dim")
 
 
-def _cells(entry: CatalogEntry, new: set[CatalogEntry], rows: Mapping[str, RunnableModel] | None) -> tuple[str, ...]:
-    from dsr.plan.report import runnable_row
+def _cells(entry: CatalogEntry, new: set[CatalogEntry], row: RunnableModel | None) -> dict[str, str]:
+    """The cells of a line by their column. Size, memory and speed are those of the usual quantization."""
+    from dsr.plan.estimate import estimated_card, quants_to_try
+    from dsr.plan.report import figure
 
     parameters = parameter_count(entry.parameters)
     if entry.active_parameters != entry.parameters:
         parameters += f"-A{parameter_count(entry.active_parameters)}"
-    thinks = f"{entry.effort[0]}-{entry.effort[-1]}" if entry.effort else _THINKS[entry.thinking]
-    if rows is not None:
-        _, quant, memory, speed, _ = runnable_row(rows[entry.name])
-        return entry.name, parameters, thinks, quant, memory, speed
-    released = (entry.released or "-") + (_NEW if entry in new else "")
-    return entry.name, parameters, _length(entry.reach), thinks, released, entry.licence
+    usual = quants_to_try(entry)[0]
+    return {
+        "NAME": entry.name,
+        "PARAMS": parameters,
+        "THINKS": f"{entry.effort[0]}-{entry.effort[-1]}" if entry.effort else _THINKS[entry.thinking],
+        "QUANT": row.quant if row else usual,
+        "SIZE": f"~{estimated_card(entry, usual).weights_size}",
+        "MEMORY": f"~{row.memory}" if row else "-",
+        "TOKENS/S": f"~{figure(row.tokens_per_second)}" if row else "-",
+        "FITS": _fits(row),
+        _CONTEXT: _length(entry.reach),
+        _RELEASED: (entry.released or "-") + (_NEW if entry in new else ""),
+        "LICENCE": entry.licence,
+    }
 
 
 def _length(tokens: int | None) -> str:
@@ -153,7 +174,7 @@ def _legend(entries: Sequence[CatalogEntry], new: set[CatalogEntry], *, fits: bo
     from dsr.plan.report import RUNNABLE_LEGEND
 
     parts = [f"{_NEW} new"] if not fits and new.intersection(entries) else []
-    parts += [RUNNABLE_LEGEND.split(";")[0]] if fits else []
+    parts += [f"size, memory and speed are estimates at the usual quantization, {RUNNABLE_LEGEND.split(';')[0]}"]
     return "; ".join([*parts, "to get one: dsr pull NAME; any org/repo of the Hugging Face hub works too"])
 
 

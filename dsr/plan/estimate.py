@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 
 from dsr.models.catalog import CatalogEntry, load
@@ -38,6 +39,7 @@ _LATENT, _ROPE = 512, 64  # DeepSeek V2 and V3
 _EXPERTS_USED = 8  # by a token, as in most mixtures; how many experts there are follows from the active parameters
 
 
+@cache
 def estimated_card(entry: CatalogEntry, quant: str) -> ModelCard:
     """The estimated header of `entry` at one of the quantizations in `mixtures`. Raises NotFound for another."""
     known = mixtures(entry)
