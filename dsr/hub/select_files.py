@@ -86,7 +86,7 @@ def _fast_enough(fitting: Sequence[QuantChoice], speed: Callable[[QuantChoice], 
     usual = next((choice for choice in four if choice.quant.upper() == _USUAL), four[-1])
     best = fast[-1] if fast else usual
     reached, slowest = speeds[best], speeds[largest]
-    if reached < slowest * _MUCH_FASTER:
+    if reached <= slowest * _MUCH_FASTER:
         return largest, ""
     return best, (
         f": about {reached:.2g} tokens/s here; {largest.quant} ({largest.size}) fits too, at about {slowest:.2g} "

@@ -89,30 +89,41 @@ def test_json_is_one_object_with_sizes_in_bytes(cache: Path) -> None:
     ]
 
 
-def test_the_catalogue_is_honest_about_distills() -> None:
+def test_the_catalogue_tells_size_memory_and_speed_and_is_honest_about_distills(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = a_machine(cpu(16 * 2**30))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: machine)
     lines = run("--catalog").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "PARAMS", "CONTEXT", "THINKS", "RELEASED", "LICENCE"]
+    assert lines[0].split() == [
+        "NAME", "PARAMS", "SIZE", "MEMORY", "TOKENS/S", "FITS", "THINKS", "CONTEXT", "RELEASED", "LICENCE"
+    ]  # fmt: skip
     at = next(number for number, line in enumerate(lines) if line.startswith("deepseek-r1:8b"))
-    assert lines[at].split(maxsplit=5) == ["deepseek-r1:8b", "8B", "128K", "always", "2025-01", "MIT + Llama 3.1"]
+    assert lines[at].split()[:4] == ["deepseek-r1:8b", "8B", "~4.71", "GiB"]
+    assert lines[at].split()[-7:] == ["slow", "always", "128K", "2025-01", "MIT", "+", "Llama", "3.1"][-7:]
     assert lines[at + 1] == "    a distill of Llama-3.1-8B"
+    small = next(line for line in lines if line.startswith("qwen3:0.6b "))
+    assert " yes " in small and "-  no " not in small
+    large = next(line for line in lines if line.startswith("deepseek-r1:671b "))
+    assert large.split()[4:7] == ["-", "-", "no"]
 
 
 def test_the_first_line_suggests_one_model_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(64 * 2**30)))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(64 * 2**30)))
     first = run("--catalog").stderr.splitlines()[0]
     assert first.startswith("for this machine: dsr pull ")
     assert first.endswith("tokens/s, estimated)")
 
 
 def test_without_room_for_any_model_the_first_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(10**6)))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(10**6)))
     assert run("--catalog").stderr.splitlines()[0] == "no model of the catalogue fits this machine"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="models run from the disk on Linux only")
 def test_a_model_that_runs_from_the_disk_is_offered_below_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = a_machine(cpu(64 * 2**30), disk_read=7e9)
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: fast)
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: fast)
     first, second = run("--family", "gpt-oss").stderr.splitlines()[:2]
     assert first.startswith("for this machine: dsr pull gpt-oss:20b ")
     assert second.startswith("larger than memory: dsr plan gpt-oss:120b (MXFP4 from disk, about ")
@@ -120,7 +131,7 @@ def test_a_model_that_runs_from_the_disk_is_offered_below_one_that_fits(monkeypa
     assert value["from_disk_suggestion"]["from_disk"] is True
     assert value["suggestion"]["from_disk"] is False
     slow = a_machine(cpu(64 * 2**30), disk_read=1e6)
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: slow)
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: slow)
     assert "larger than memory" not in run("--family", "gpt-oss").stderr
 
 
@@ -128,7 +139,7 @@ def test_new_models_are_marked() -> None:
     result = run("--catalog")
     assert any(line.startswith("qwen3.6:27b") and " 2026-04* " in line for line in result.stdout.splitlines())
     assert any(line.startswith("qwen3:8b") and " 2025-04 " in line for line in result.stdout.splitlines())
-    assert "* new; to get one: dsr pull NAME" in result.stderr
+    assert "* new; size, memory and speed are estimates" in result.stderr
 
 
 def test_filters_choose_from_the_catalogue() -> None:
@@ -139,7 +150,7 @@ def test_filters_choose_from_the_catalogue() -> None:
 
 
 def test_fits_keeps_the_models_that_run_at_a_usable_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(8 * 2**30)))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(8 * 2**30)))
     value = json.loads(run("--fits", "--json").stdout)
     names = {model["names"][0] for model in value["models"]}
     assert "qwen3:4b" in names and not {"qwen3.6:27b", "deepseek-r1:671b"} & names
@@ -156,14 +167,14 @@ def test_an_unknown_family_names_near_ones() -> None:
 
 
 def test_with_a_family_the_suggestion_is_one_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(64 * 2**30)))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(64 * 2**30)))
     assert run("--family", "llama").stderr.startswith("for this machine: dsr pull llama-3.")
     assert run("--family", "gpt-oss").stderr.startswith("for this machine: dsr pull gpt-oss:20b ")
     assert run("--family", "llama", "--thinks").stderr == "no model of the family llama thinks\n"
 
 
 def test_a_family_of_which_nothing_fits_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(8 * 2**30)))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(8 * 2**30)))
     result = run("--family", "kimi", "--fits")
     first, second = result.stderr.splitlines()
     assert (result.stdout, first) == ("", "no model of the family kimi fits this machine")
@@ -171,7 +182,7 @@ def test_a_family_of_which_nothing_fits_says_so(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_family_whose_models_are_all_slow_says_how_to_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_catalog, "_machine", lambda listen: a_machine(cpu(64 * 2**30, 1e9)))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(64 * 2**30, 1e9)))
     result = run("--family", "gpt-oss", "--fits")
     assert result.stdout == ""
     assert result.stderr.splitlines()[0].startswith("for this machine: dsr pull gpt-oss:20b (~")
@@ -195,7 +206,7 @@ def test_quiet_catalogue_prints_names_that_can_be_pulled() -> None:
     assert len(names) == len(set(names)) >= 70
 
 
-@pytest.mark.parametrize(("columns", "last"), [(120, "LICENCE"), (80, "LICENCE"), (60, "THINKS"), (40, "PARAMS")])
+@pytest.mark.parametrize(("columns", "last"), [(150, "LICENCE"), (80, "FITS"), (60, "FITS"), (40, "FITS")])
 def test_a_narrow_terminal_gets_fewer_columns_of_the_catalogue(
     columns: int, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +217,7 @@ def test_a_narrow_terminal_gets_fewer_columns_of_the_catalogue(
     console = Console()
     monkeypatch.setattr(console, "data", lambda text, style="plain": lines.append(text))
     entries = load().entries
-    list_catalog._show_table(console, entries, set(), None)
+    list_catalog._show_table(console, entries, set(), {}, list_catalog._HEADER)
     assert lines[0].split()[-1] == last
     assert max(map(len, lines)) <= columns
     assert lines[1] == "qwen3.6" and lines[2].startswith("qwen3.6:27b ")

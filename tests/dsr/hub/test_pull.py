@@ -16,7 +16,7 @@ import pytest
 from dsr.hub.client import Hub
 from dsr.hub.http import RetryPolicy
 from dsr.hub.pull import PlannedFile, PullPlan, PullRequest, check_space, download, plan
-from dsr.hub.select_files import checkpoint_files, choose_quant, included, smaller_model
+from dsr.hub.select_files import bits_of, checkpoint_files, choose_quant, included, smaller_model
 from dsr.models.gguf_names import QuantChoice
 from dsr.models.references import parse
 from runtime.base.errors import (
@@ -57,7 +57,7 @@ def quants(**sizes: float) -> list[QuantChoice]:
 
 
 def costs(**per_context: float) -> Callable[[QuantChoice, int], int]:
-    table = {32768: per_context["long"], 8192: per_context["short"]}
+    table = {16384: per_context["long"], 8192: per_context["short"]}
     return lambda choice, context: int(table[context] * GIB)
 
 
@@ -66,7 +66,7 @@ def test_the_largest_quant_that_fits_with_its_context_is_chosen_and_explained() 
     decision = choose_quant(choices, int(7.1 * GIB), costs(long=1.8, short=0.5))
     assert decision.choice.quant == "Q4_K_M"
     assert decision.why == (
-        "Q4_K_M (4.40 GiB and 1.80 GiB for a context of 32k tokens) fits in 7.10 GiB of memory; "
+        "Q4_K_M (4.40 GiB and 1.80 GiB for a context of 16k tokens) fits in 7.10 GiB of memory; "
         "Q5_K_M (5.50 GiB) does not"
     )
 
@@ -77,6 +77,53 @@ def test_a_shorter_context_is_taken_before_giving_up() -> None:
         decision.why
         == "Q4_K_M (4.40 GiB and 512.0 MiB for a context of 8k tokens) fits in 5.00 GiB of memory; it is the largest"
     )
+
+
+def by_size(choice: QuantChoice, context: int) -> float:
+    """40 GB/s, and nothing but the weights counts."""
+    return 40e9 / int(choice.size)
+
+
+def test_where_all_are_slow_four_bits_are_enough_and_the_largest_is_told() -> None:
+    choices = quants(Q2_K=3.3, Q4_K_S=4.7, Q4_K_M=5.0, Q5_K_M=5.9, Q8_0=8.7)
+    decision = choose_quant(choices, 14 * GIB, costs(long=2.0, short=1.0), speed=by_size)
+    assert decision.choice.quant == "Q4_K_M"
+    assert decision.why == (
+        "Q4_K_M (5.00 GiB and 2.00 GiB for a context of 16k tokens): about 7.5 tokens/s here; Q8_0 (8.70 GiB) fits "
+        "too, at about 4.3 tokens/s. To take it, add :Q8_0"
+    )
+
+
+def test_the_largest_that_is_fast_enough_is_taken() -> None:
+    choices, cost = quants(Q4_K_M=1.0, Q6_K=1.4, Q8_0=1.8, BF16=3.4), costs(long=1.0, short=1.0)
+    assert choose_quant(choices, 14 * GIB, cost, speed=by_size).choice.quant == "Q8_0"
+    slower = choose_quant(choices, 14 * GIB, cost, speed=lambda choice, context: by_size(choice, context) * 0.8)
+    assert slower.choice.quant == "Q6_K"
+
+
+def test_a_fast_one_is_not_taken_where_another_is_far_faster() -> None:
+    """As beside a GPU that has room for Q6_K, and not for Q8_0."""
+    speeds = {"Q4_K_M": 120.0, "Q6_K": 90.0, "Q8_0": 40.0}
+    choices = quants(Q4_K_M=17, Q6_K=23, Q8_0=30)
+    decision = choose_quant(choices, 60 * GIB, costs(long=2, short=1), speed=lambda c, _: speeds[c.quant])
+    assert decision.choice.quant == "Q6_K"
+
+
+def test_below_four_bits_the_largest_is_taken_whatever_its_speed() -> None:
+    decision = choose_quant(quants(Q2_K=28, Q3_K_M=33, Q4_K_M=40), 36 * GIB, costs(long=2, short=1), speed=by_size)
+    assert decision.choice.quant == "Q3_K_M"
+
+
+def test_without_a_known_speed_the_largest_is_taken() -> None:
+    choices = quants(Q4_K_M=5.0, Q8_0=8.7)
+    assert choose_quant(choices, 14 * GIB, costs(long=2, short=1), speed=lambda c, _: 0.0).choice.quant == "Q8_0"
+
+
+@pytest.mark.parametrize(
+    ("quant", "bits"), [("Q4_K_M", 4), ("UD-IQ2_XXS", 2), ("MXFP4_MOE", 4), ("BF16", 16), ("Q8_0", 8), ("x", 0)]
+)
+def test_the_bits_that_a_name_tells(quant: str, bits: int) -> None:
+    assert bits_of(quant) == bits
 
 
 def test_unquantized_files_are_taken_only_where_there_is_nothing_else() -> None:
@@ -185,7 +232,7 @@ def test_without_a_header_the_file_sizes_decide_and_that_is_said(server: HubServ
     planned = plan(PullRequest(parse("org/nano")), hub, 8 * GIB, said.append)
     assert (
         planned.why
-        == "Q8_0 (12.5 MiB and 512.0 MiB for a context of 32k tokens) fits in 8.00 GiB of memory; it is the largest"
+        == "Q8_0 (12.5 MiB and 512.0 MiB for a context of 16k tokens) fits in 8.00 GiB of memory; it is the largest"
     )
     assert any(isinstance(e, Notice) and "uses the file size instead" in e.text for e in said)
 

@@ -53,11 +53,11 @@ def test_where_memory_is_short_the_context_is_what_fits() -> None:
     assert plan.memory <= total
 
 
-def test_a_machine_with_more_than_a_processor_is_not_filled_with_cache() -> None:
+def test_memory_is_not_filled_with_cache_that_nobody_asked_for() -> None:
     long = from_catalogue(next(e for e in load().entries if e.name == "deepseek-r1:7b"), "Q4_K_M")
     assert long.card.context_length == 131072
-    assert decide(long, a_machine(cpu(64 * GIB)), LoadOptions()).placement.request.context == 131072
-    assert decide(long, a_machine(cpu(64 * GIB), gpu(24 * GIB)), LoadOptions()).placement.request.context == 32768
+    assert decide(long, a_machine(cpu(64 * GIB)), LoadOptions()).placement.request.context == 16384
+    assert decide(long, a_machine(cpu(64 * GIB), gpu(24 * GIB)), LoadOptions()).placement.request.context == 16384
     assert decide(long, a_machine(cpu(64 * GIB), gpu()), LoadOptions(100_000)).placement.request.context == 100_000
 
 
