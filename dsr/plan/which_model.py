@@ -14,6 +14,7 @@ from dsr.models.catalog import CatalogEntry, load
 from dsr.plan.report import figure
 from dsr.plan.runnable import COMFORTABLE, RunnableModel, from_the_disk, runnable_entry
 from dsr.plan.suggest import strength, suggestion
+from dsr.store import aliases, paths
 from runtime.machine.machine import Machine
 
 _CLEARLY = 1.25  # times as strong: another size
@@ -33,7 +34,7 @@ def several(text: str) -> tuple[CatalogEntry, ...]:
     catalog = load()
     if catalog.lookup(text) is not None or any(mark in text for mark in ":@/\\"):
         return ()
-    return catalog.tags(text)
+    return () if text.casefold() in aliases.load(paths.aliases_file()) else catalog.tags(text)
 
 
 def which_model(name: str, entries: Sequence[CatalogEntry], machine: Machine, *, from_disk: bool) -> WhichModel:
