@@ -31,6 +31,9 @@ ARGUMENTS = ("hi", "-n", "4", "--no-log")
 # Answered, broken, too large by its header, refused by the engine or without a usable template.
 ALLOWED = (0, 4, 5, 7)
 
+# Four tokens may all be thought: then there is no answer, and exit code 1.
+_NO_ANSWER = "the model ended inside its thought and gave no answer\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -43,6 +46,8 @@ class Outcome:
     @property
     def problem(self) -> str | None:
         """What is wrong with how it ended."""
+        if self.code == 1 and self.stderr.endswith(_NO_ANSWER):
+            return None
         if self.code not in ALLOWED:
             return f"ended with {self.code}"
         if "Traceback" in self.stderr:

@@ -404,11 +404,12 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
     assert talk.last is not None
     body = as_json(talk, [Round(replace(talk.last, prefill_seconds=0.5, decode_seconds=2.0))])
     tokens = len(backend_of(talk).tokenize("<think>\nhm\n</think>\n\nYes."))
-    assert list(body)[:8] == [
+    assert list(body)[:9] == [
         "model",
         "answer",
         "thinking",
         "finish_reason",
+        "looped",
         "tokens",
         "seconds",
         "tokens_per_second",
@@ -421,6 +422,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "answer": "Yes.",
         "thinking": "hm",
         "finish_reason": "stop",
+        "looped": False,
         "tokens": 0,
         "seconds": {"load": 0.25, "prefill": 0.5, "decode": 2.0},
         "tokens_per_second": tokens / 2,
@@ -430,6 +432,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "slots": 1,
         "threads": 2,
         "draft": None,
+        "route": None,
         "failure": None,
         "prediction": None,
         "disk_use": None,

@@ -31,8 +31,8 @@ def chat(*arguments: str, model: str = "nano", environment: dict[str, str] | Non
     """The object of one `dsr chat --json` on one thread, greedy and short, with stderr as "said"."""
     command = ["chat", model, "--threads", "1", "--temp", "0", "-n", "12", "--json", *arguments]
     result = CliRunner().invoke(cli.app, command, env=environment)
-    assert result.exit_code == 0, result.stderr
     value: dict[str, Any] = json.loads(result.stdout)
+    assert result.exit_code == (0 if value["answer"] else 1), result.stderr  # 12 tokens may all be thought
     return {**value, "said": result.stderr}
 
 
@@ -40,7 +40,7 @@ def said(*arguments: str) -> list[str]:
     """The lines on stderr of the same with `--stats` for a person, after the greeting."""
     command = ["chat", "nano", "--threads", "1", "--temp", "0", "-n", "12", "--stats", *arguments]
     result = CliRunner().invoke(cli.app, command)
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code in (0, 1), result.stderr
     return [line for line in result.stderr.splitlines() if "cache" in line]
 
 

@@ -166,9 +166,10 @@ def told(capsys: pytest.CaptureFixture[str], draft: str | None = None, **fields:
     options = LoadOptions(context=512, draft=draft)
     fixed = {"prompt": QUESTION, "sampling": SamplingRequest(seed=1), "load": options, "threads": 1, "keep": False}
     request = session.ChatRequest(**fixed | fields)  # type: ignore[arg-type]
-    assert session.run(request, Console(json_mode=True, quiet=False), interactive=False) == 0
+    code = session.run(request, Console(json_mode=True, quiet=False), interactive=False)
     body = json.loads(capsys.readouterr().out)
     assert isinstance(body, dict)
+    assert code == (0 if body["answer"] else 1)
     return body
 
 

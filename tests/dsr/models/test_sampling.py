@@ -25,7 +25,7 @@ from runtime.base.types import SamplingParams
 
 
 def test_every_setting_is_told_and_can_be_asked_for() -> None:
-    others = {"seed", "max_tokens", "think_budget", "stop", "top_logprobs"}
+    others = {"seed", "max_tokens", "think_budget", "stop", "top_logprobs", "end_loops"}
     assert set(SETTINGS) | others == {field.name for field in fields(SamplingRequest)}
     assert set(SETTINGS) | others | {"extensions", "statistics", "entropy"} == {
         field.name for field in fields(SamplingParams)

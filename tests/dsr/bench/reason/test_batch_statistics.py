@@ -34,7 +34,8 @@ def test_how_fast_samples_were_drawn_is_held_against_what_was_foretold(
     assert (made.run.model, made.run.context, made.run.samples) == ("fake:1b", 1000, 3)
     assert made.run.predicted.memory == 100 << 20
     assert made.run.predicted.tokens_per_second > 0 and made.run.measured.tokens_per_second > 0
-    assert predictions.load(paths.predictions_file()) == (made.run,)
+    [kept] = predictions.load(paths.predictions_file())
+    assert replace(kept, disturbed=made.run.disturbed) == made.run  # other tests may run beside this one
     assert made.json()["prediction"]["predicted"] == asdict(made.run.predicted)
     assert run(request_).run is None  # nothing was left to draw
     assert run(request_).json()["prediction"] is None
