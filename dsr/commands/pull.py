@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +15,9 @@ from dsr.ui.console import Console, printable
 
 if TYPE_CHECKING:
     from dsr.hub.pull import PullPlan, PullRequest
+    from dsr.models.gguf_names import QuantChoice
     from dsr.models.references import Reference
+    from runtime.base.events import Listener
     from runtime.gguf.card import ModelCard
     from runtime.machine.machine import Machine
 
@@ -52,19 +54,18 @@ def pull(
     from dsr.hub.client import from_environment
     from dsr.hub.pull import PullRequest, check_space, download, plan
     from dsr.models.references import parse
-    from dsr.plan.quant_speed import speed_on
-    from dsr.plan.suggest import machine_for_suggestions
     from dsr.ui.progress import showing
 
     console = Console(json_mode=json_output, quiet=quiet, jsonl=jsonl)
     reference = parse(_one_of_several(model, console))
-    here = cache(machine_for_suggestions)
-    request = PullRequest(reference, revision, tuple(include or ()), original, force, _from_disk, speed_on(here))
     if reference.entry:
         console.say(f"{reference.text} = {reference.entry.describe()}")
     planned = None
     try:
         with showing(console) as listen:
+            here = cache(partial(_here, listen))
+            speed = partial(_speed, here)
+            request = PullRequest(reference, revision, tuple(include or ()), original, force, _from_disk, speed)
             hub = from_environment(listen)
             planned = plan(request, hub, _available(request, here), listen)
             if planned.why:
@@ -80,6 +81,18 @@ def pull(
             console.say("the download so far is kept; repeat the command to resume it", style="plain")
         raise
     _show_result(console, planned, reference)
+
+
+def _here(listen: Listener) -> Machine | None:
+    from dsr.plan.suggest import machine_for_suggestions
+
+    return machine_for_suggestions(listen)
+
+
+def _speed(here: Callable[[], Machine | None], card: ModelCard, choice: QuantChoice, context: int) -> float:
+    from dsr.plan.quant_speed import speed_on
+
+    return speed_on(here)(card, choice, context)
 
 
 def _available(request: PullRequest, here: Callable[[], Machine | None]) -> int:

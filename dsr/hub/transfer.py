@@ -31,7 +31,7 @@ _EXPIRED = (400, 401, 403, 404, 410)  # what storage hosts answer to a signed li
 _PROGRESS = 16 << 10
 # The bytes that one connection takes at once. They bound how far the connections are apart, and so how much of the
 # file has to stay in the system's cache until it is verified.
-_LEAST_PART, _MOST_PART, _PARTS = 4 << 20, 64 << 20, 32
+_LEAST_PART, _MOST_PART, _PARTS = 16 << 20, 64 << 20, 16
 
 
 def most_sent(length: int) -> int:
