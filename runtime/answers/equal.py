@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from runtime.answers import numbers, symbolic
+from runtime.answers import dates, numbers, symbolic
 from runtime.answers.extract import extract_boxed
 from runtime.answers.json_value import json_answer
 from runtime.answers.notation import bare, plain
@@ -14,13 +14,17 @@ from runtime.answers.notation import bare, plain
 _MAX_LENGTH = 2000  # characters; longer answers are compared word for word
 _CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)[.:]?|[.:]?$|[.:](?=\s))\s*(?:[\w$\\\"'-].*)?", re.DOTALL)
 
+_NAME = re.compile(r"([A-Za-z]|π|\\pi|pi)\s*(?:=|≈|\\approx)\s*")
+_TWO_OR_DECIMAL = re.compile(r"-?\d+,(?:\d{1,2}|\d{4,})")
+
 
 def are_equal(a: str, b: str) -> bool:
     """Whether two extracted answers say the same. Symmetric and reflexive; not transitive: 50% is 50, and it is 0.5.
 
     The first rule that applies decides: two JSON objects or arrays by their values; equal texts (without case, quotes,
-    markup); two choices by their letters; two numbers by their exact values and units; two formulas by math-verify,
-    within a time limit.
+    markup); two choices by their letters; two dates or times of day by what they name; two numbers by their exact
+    values and units; two formulas by math-verify, within a time limit. Units that differ make two answers different,
+    unless one answer has none: 5 is 5 apples and 5 pears, which differ.
     """
     return a == b or _compared(*sorted((a, b)))
 
@@ -35,14 +39,31 @@ def _compared(a: str, b: str) -> bool:
         return a.casefold().split() == b.casefold().split()
     if plain(a) == plain(b):
         return True
-    choices, values = (_choice(a), _choice(b)), (numbers.read(bare(a)), numbers.read(bare(b)))
+    choices = _choice(a), _choice(b)
     if all(choices):
         return choices[0] == choices[1]
+    days = dates.read(bare(a)), dates.read(bare(b))
+    if days[0] and days[1]:
+        return days[0] == days[1]
+    values = _values(bare(a), bare(b))
     if values[0] and values[1]:
         return values[0].same(values[1])
     if any(choices) and any(values):
         return False
     return symbolic.are_formulas(a, b) and symbolic.equal(a, b)
+
+
+def _values(a: str, b: str) -> tuple[numbers.Number | None, numbers.Number | None]:
+    """The numbers of two answers, each without the name that the other leaves out: x = 5 and 5, not x = 5 and y = 5.
+
+    Two answers with nothing but a comma between digits may be lists, 1,2 and 2,1; they are no numbers then.
+    """
+    if _TWO_OR_DECIMAL.fullmatch(a) and _TWO_OR_DECIMAL.fullmatch(b):
+        return None, None
+    names = _NAME.match(a), _NAME.match(b)
+    if names[0] and names[1] and names[0][1] != names[1][1]:
+        return None, None
+    return numbers.read(a[names[0].end() :] if names[0] else a), numbers.read(b[names[1].end() :] if names[1] else b)
 
 
 def groups(answers: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:

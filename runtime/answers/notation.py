@@ -49,6 +49,8 @@ def plain(text: str) -> str:
     """The form in which texts are compared: without notation, case and an article before a single word (as in SQuAD),
     one way to write fractions, spaces and signs."""
     text = re.sub(r"^(?:an?|the) (?=[^\W\d_]{3,}$)", "", simple(bare(text)).casefold())
+    if "," in text:  # a list, with or without a word before its last one
+        text = re.sub(r",? (?:and|und) (?=[^,]+$)", ",", text)
     return re.sub(r"\s*([^\w\s])\s*", r"\1", text)
 
 

@@ -12,19 +12,20 @@ _MAX_LENGTH = 200
 _MAX_EXPONENT = 400  # more digits than any answer has; keeps powers of ten small
 
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-# Words for the same measure. Two different measures are two different answers; any other word behind a number
-# ("apples", "boxes of eggs") says what was counted, which the question said already.
+# Words for the same measure. Two different measures are two different answers.
 _MEASURES = {
     name: names.split()[0]
     for names in (
-        "% percent pct percentage", "$ dollar dollars usd buck bucks", "€ euro euros eur", "£ lb lbs pound pounds",
+        "% percent pct percentage", "$ dollar dollars usd buck bucks", "€ euro euros eur", "£ gbp",
+        "lb lbs", "pound pounds",
         "¥ yen", "₹ rupee rupees", "¢ cent cents", "mm millimeter millimeters millimetre millimetres",
         "cm centimeter centimeters centimetre centimetres", "m meter meters metre metres",
         "km kilometer kilometers kilometre kilometres", "inch inches", "ft foot feet", "yd yard yards",
         "mi mile miles", "mg milligram milligrams", "g gram grams", "kg kilogram kilograms", "oz ounce ounces",
         "ml milliliter milliliters millilitre millilitres", "l liter liters litre litres", "s sec secs second seconds",
         "min mins minute minutes", "h hr hrs hour hours", "day days", "week weeks", "month months", "year years",
-        "° degree degrees deg °c °f", "rad radian radians", "mi/h mph", "km/h kmh kph", "m/s", "am", "pm",
+        "° degree degrees deg", "°c celsius centigrade", "°f fahrenheit", "rad radian radians",
+        "mi/h mph", "km/h kmh kph", "m/s", "am", "pm",
     )
     for name in names.split()
 }  # fmt: skip
@@ -35,7 +36,12 @@ _ONES = (
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {word: value for value, word in enumerate(_ONES)} | {word: 10 * tens for tens, word in enumerate(_TENS, 2)}
 _WORD = re.compile(rf"({'|'.join(_WORDS)})(?:[- ]({'|'.join(_ONES[1:10])}))?(?=$| )", re.IGNORECASE)
-_ABOUT = re.compile(r"^(?:≈|~|about |approximately |approx\.? |around |roughly |exactly )\s*", re.IGNORECASE)
+_ABOUT = re.compile(r"^(?:≈|~|about |approximately |approx\.? |around |roughly |exactly |in (?=\d))\s*", re.IGNORECASE)
+_SHORTER = {"pound": ("£", "lb"), "°": ("°c", "°f")}  # the measures that a word may stand for
+# Words behind a number that do not say what was counted.
+_NO_NOUNS = frozenset(
+    ("a", "all", "altogether", "an", "are", "each", "in", "is", "left", "more", "now", "of", "still", "the", "total")
+)
 _NO_UNITS = ("and", "minus", "not", "or", "out", "plus", "times", "to")
 
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
@@ -53,12 +59,27 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
+# Digits with a decimal comma, or in groups that English does not have. "1,234" and "1.234" are read as in English;
+# in brackets a comma separates two numbers, and so it does before or after a third.
+_CONTINENTAL = re.compile(
+    r"""
+    (?<![\d.,({\[])
+    (?:
+        (?P<groups>\d{1,3}(?:\.\d{3}){2,} | \d{1,3}(?:[. ]\d{3})+(?=,\d))
+      | (?P<swiss>\d{1,3}(?:'\d{3})+(?:\.\d+)?)
+      | (?P<whole>\d+(?=,(?:\d{1,2}|\d{4,})(?!\d)) | 0(?=,\d))
+    )
+    (?P<rest>,\d+)? (?![\d.,]*\d)
+    """,
+    re.VERBOSE,
+)
 _UNIT = re.compile(r"[A-Za-z%°¢€£₹$./ -]*(?:\^?\{?[23]\}?|[²³])?")
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """`unit` is a measure ("cm", "%", "$") or nothing; `places` are the decimals of a decimal, None for a fraction."""
+    """`unit` is a measure ("cm", "%", "$"), the words for what was counted ("apple red"), or nothing; `places` are the
+    decimals of a decimal, None for a fraction."""
 
     value: Fraction
     unit: str
@@ -82,11 +103,13 @@ class Number:
 
 def read(text: str) -> Number | None:
     """The number that `text` is: thousands, decimals, fractions, mixed numbers, powers of ten, words up to ninety-nine,
-    a currency, a unit."""
+    a currency, a unit. A comma before any number of digits but three is a decimal comma; 1.500 is never 1500."""
+    if len(text) > 4 * _MAX_LENGTH:
+        return None
     text = _in_digits(text)
     if len(text) > _MAX_LENGTH or not any(character.isdigit() for character in text):
         return None
-    text = _without_notation(text)
+    text = with_decimal_point(_without_notation(text))
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1].strip()
     if (match := _NUMBER.fullmatch(text)) is None:
@@ -101,6 +124,12 @@ def read(text: str) -> Number | None:
         value = -value
     places = None if match["plain"] is None else len(match["plain"].partition(".")[2]) - exponent
     return Number(value * Fraction(10) ** exponent, unit, places)
+
+
+def is_measure(word: str) -> bool:
+    """Whether a word behind a number is a measure or a scale: "cm", "minutes", "million"."""
+    word = word.casefold().replace(" ", "")
+    return word in _MEASURES or word in _SCALES
 
 
 def _in_digits(text: str) -> str:
@@ -118,10 +147,19 @@ def _in_digits(text: str) -> str:
 def _without_notation(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|textrm|mbox|rm)\s*\{([^{}]*)\}", r" \1 ", simple(text)).replace(" ^", "^")
     text = re.sub(r"\^\s*\{?\\circ\}?", "°", text)
-    text = re.sub(r" (?:in (?:total|all)|altogether)$", "", text)
+    text = re.sub(r" (?:in (?:total|all|digits)|altogether)$", "", text)
     if text.count("$") > 1:  # math, not money
         text = text.replace("$", " ")
     return " ".join(text.split())
+
+
+def with_decimal_point(text: str) -> str:
+    """1,234.56 of "1.234,56", "1 234,56" and "1'234.56", 1000000 of "1.000.000"; what English writes too is kept."""
+    match = _CONTINENTAL.search(text)
+    if match is None:
+        return text
+    digits = re.sub(r"[.' ]", "", match["groups"] or match["swiss"] or match["whole"]) + (match["rest"] or "")
+    return text[: match.start()] + digits.replace(",", ".") + text[match.end() :]
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -155,7 +193,13 @@ def _unit(tail: str, currency: str) -> tuple[int, str] | None:
     is_unit = (len(words[0]) > 1 or not glued) if measure else (len(words[0]) > 2 and not glued)
     if not is_unit or len(words) > 6 or words[0] in _NO_UNITS:
         return None
-    return scale, _MEASURES[currency] if currency else measure or ""
+    return scale, _MEASURES[currency] if currency else measure or _counted(words)
+
+
+def _counted(words: list[str]) -> str:
+    """What was counted: "apple red" of "red apples in total"."""
+    nouns = {re.sub(r"(?<=[^s])s$", "", word.strip(".")) for word in words}
+    return " ".join(sorted(nouns - _NO_NOUNS))
 
 
 def _measure(words: list[str]) -> str | None:
@@ -169,12 +213,20 @@ def _measure(words: list[str]) -> str | None:
         first = rest[0] + ("^3" if first == "cubic" else "^2")
     base, _, power = first.partition("^")
     name = _MEASURES.get(base.replace(".", ""))
+    if name == "°" and rest:  # "degrees Celsius", "° C"
+        name = {"c": "°c", "f": "°f"}.get(rest[0], _MEASURES.get(rest[0], name))
     return f"{name}^{power}" if name and power else name
 
 
 def _agree(a: str, b: str) -> bool:
-    """Whether two measures may be of one answer: "5 dollars" leaves out what "5 dollars per day" says."""
-    return not a or not b or a == b or a == b.partition("/")[0] or b == a.partition("/")[0]
+    """Whether two units may be of one answer: "5" and "5 dollars" leave out what "5 dollars per day" says, and
+    "5 apples" what "5 red apples" says; 5 apples are not 5 pears."""
+    if not a or not b or a == b or a == b.partition("/")[0] or b == a.partition("/")[0]:
+        return True
+    if a in _SHORTER.get(b, ()) or b in _SHORTER.get(a, ()):
+        return True
+    words = set(a.split()), set(b.split())
+    return words[0] <= words[1] or words[1] <= words[0]
 
 
 def _rounds_to(exact: Number, decimal: Number) -> bool:
