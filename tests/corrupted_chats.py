@@ -32,7 +32,7 @@ ARGUMENTS = ("hi", "-n", "4", "--no-log")
 ALLOWED = (0, 4, 5, 7)
 
 # Four tokens may all be thought: then there is no answer, and exit code 1.
-_NO_ANSWER = "the model ended inside its thought and gave no answer\n"
+_NO_ANSWER = "gave no answer\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,8 +124,9 @@ class AnswerDisplay:
             )
         if completion.finish_reason == "cancelled":
             self.console.say(stopped)
-        elif not completion.answer and completion.thinking:
-            self.console.say("the model ended inside its thought and gave no answer")
+        elif not completion.answer.strip() and not completion.calls:
+            inside = "ended inside its thought and " if completion.thinking else ""
+            self.console.say(f"the model {inside}gave no answer")
 
     def show_text(self, completion: Completion) -> None:
         """Show a sample that was not shown while it was drawn."""

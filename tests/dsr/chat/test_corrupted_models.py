@@ -33,7 +33,7 @@ def test_every_corrupted_copy_is_answered_or_refused_in_one_line(tmp_path: Path)
     assert not bad, "\n".join(bad)
     # Some are caught by our checks and some are harmless; otherwise this would test nothing.
     tally = Counter(outcome.code for outcome in outcomes)
-    assert tally[0] > 10
+    assert tally[0] + tally[1] > 10
     assert tally[4] > 100
 
 
