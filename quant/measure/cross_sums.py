@@ -16,7 +16,7 @@ from quant.measure.moment_sums import BLOCK, Input, add_products, by_slice, mirr
 from quant.measure.routers import Node
 from quant.round.cross import Inputs
 from quant.round.moment import Moment
-from quant.round.watch import Watch
+from quant.round.watch import Watch, unwatched
 from runtime.base.errors import EngineFailed
 
 Floats = NDArray[np.float32]
@@ -61,7 +61,13 @@ class CrossSums:
         self._moments: dict[int, Inputs | None] = {}
         self._lock = Lock()
 
-    def add(self, original: Sequence[Seen], rounded: Sequence[Seen], threads: Executor | None) -> None:
+    def add(
+        self,
+        original: Sequence[Seen],
+        rounded: Sequence[Seen],
+        threads: Executor | None,
+        watch: Watch = unwatched,
+    ) -> None:
         """Add the inputs of some passes, of which both streams had the same tokens."""
         for one, other in zip(original, rounded, strict=True):
             second: list[tuple[Floats, Floats]] = []
@@ -73,10 +79,10 @@ class CrossSums:
                 if not np.array_equal(x, own):
                     cross.append((self._cross[number], x - own, own))
                     self._differs[number] = True
-            add_products(second, threads)
-            _add_mixed(cross, threads)
+            add_products(second, threads, watch)
+            _add_mixed(cross, threads, watch)
 
-    def finished(self) -> CrossSums:
+    def finished(self, watch: Watch = unwatched) -> CrossSums:
         """These sums, once everything was added. Raises EngineFailed for inputs that are not finite."""
         if not np.isfinite(np.einsum("scc->sc", self._second)).all():
             raise EngineFailed(
@@ -84,7 +90,7 @@ class CrossSums:
                 hint="use the original weights in BF16 or F32: F16 may overflow",
             )
         for each in self._second:
-            mirror(each)
+            mirror(each, watch)
         return self
 
     def inputs(self, number: int, watch: Watch) -> Inputs | None:
@@ -97,7 +103,7 @@ class CrossSums:
     def _made(self, number: int, watch: Watch) -> Inputs | None:
         count = int(self._counts[number])
         try:
-            moment = Moment(self._second[number], count, watch)
+            moment = Moment(self._second[number], count, watch, in_place=True)
         except ValueError:  # all inputs were zero
             return None
         if not self._differs[number]:
@@ -132,7 +138,7 @@ def _pairs(
         yield expert, np.ascontiguousarray(all_x[token[paired], also[paired].argmax(axis=1)]), y, paired
 
 
-def _add_mixed(work: Sequence[tuple[Floats, Floats, Floats]], threads: Executor | None) -> None:
+def _add_mixed(work: Sequence[tuple[Floats, Floats, Floats]], threads: Executor | None, watch: Watch) -> None:
     """Add left^T right to sums, for each (sums, left, right), in blocks: the same with any number of threads."""
     pieces = [
         (sums[first : first + BLOCK, second : second + BLOCK], left[:, first : first + BLOCK],
@@ -143,7 +149,7 @@ def _add_mixed(work: Sequence[tuple[Floats, Floats, Floats]], threads: Executor 
     ]  # fmt: skip
     add: Callable[..., Any] = map if threads is None else threads.map
     for _ in add(_add, pieces):
-        pass
+        watch(0)
 
 
 def _add(piece: tuple[Floats, Floats, Floats]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quant.measure.graph_cuts import PRODUCTS
 from quant.measure.routers import Node
 from quant.round.moments import Part
+from quant.round.watch import Watch, unwatched
 from runtime.base.errors import EngineFailed
 
 _OUTPUT = "output.weight"
@@ -175,7 +176,7 @@ class MomentCollector:
             yield Part(file, tuple(share.input.weights), share.input.columns, share.first, counts), sums
 
 
-def add_products(work: Sequence[tuple[Floats, Floats]], threads: Executor | None) -> None:
+def add_products(work: Sequence[tuple[Floats, Floats]], threads: Executor | None, watch: Watch = unwatched) -> None:
     """Add x x^T for each row x to sums, for each pair (sums, rows): in their blocks on and above the diagonal."""
     pieces = [
         (sums, rows, first, second)
@@ -187,9 +188,10 @@ def add_products(work: Sequence[tuple[Floats, Floats]], threads: Executor | None
     if threads is None or not much or len(pieces) < 2:
         for piece in pieces:
             _add(piece)
+            watch(0)
     else:
         for _ in threads.map(_add, pieces):  # raises what one of them raises
-            pass
+            watch(0)
 
 
 def _add(piece: tuple[Floats, Floats, int, int]) -> None:
@@ -198,11 +200,12 @@ def _add(piece: tuple[Floats, Floats, int, int]) -> None:
     sums[first : first + BLOCK, second : second + BLOCK] += left.T @ right
 
 
-def mirror(sums: Floats) -> None:
+def mirror(sums: Floats, watch: Watch = unwatched) -> None:
     """Copy the blocks above the diagonal to below it."""
     for first in range(0, len(sums), BLOCK):
         end = first + BLOCK
         sums[end:, first:end] = sums[first:end, end:].T
+        watch(0)
 
 
 def _zeros(share: Share) -> Floats:

@@ -65,7 +65,8 @@ class Reading:
 
 
 class PartialPass:
-    """Computes from the cut `start` (None: from the text) as far as `watcher` and the cut `end` need it.
+    """Computes from the cut `start` (None: from the text) as far as `watcher` and the cut `end` need it. The last
+    product that `watcher` wants is not computed where nothing behind it is needed.
 
     `load` gives so many bytes that an earlier part kept, in the order in which it gave them to `save`."""
 
@@ -95,6 +96,7 @@ class PartialPass:
     def _begin(self) -> None:
         self._nodes: dict[str, PartNode] = {}
         self._left_out: list[PartNode] = []
+        self._last: PartNode | None = None
         self._lightness, self._number = Lightness(), -1
         self._skipping = self._start is not None
         self._left = self._uses
@@ -119,11 +121,11 @@ class PartialPass:
             return name == self._start.name
         if self._done:
             return False
-        return (
-            (self._left > 0 and self._watcher.wants(node))
-            or (self._end is not None and name == self._end.name)
-            or name == self._stop
-        )
+        wanted = self._left > 0 and self._watcher.wants(node)
+        if wanted and self._left == 1 and not self._saving and self._stop is None:
+            node.leave_out()  # the pass ends here: its sources are needed, and not the product
+            self._last = node
+        return wanted or (self._end is not None and name == self._end.name) or name == self._stop
 
     def _is_light(self, node: PartNode, name: str) -> bool:
         if not self._same_nodes:
@@ -139,6 +141,9 @@ class PartialPass:
             self._fill()
             return True
         name = node.name
+        if self._last is not None:
+            self._last.take_in()
+            self._last = None
         if self._left and self._watcher.wants(node):
             self._watcher.sees(node)
             self._left -= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from quant.measure.graph_cuts import Cut, Graph
 from quant.measure.moment_sums import Input
@@ -56,11 +56,31 @@ def stages_of(inputs: Sequence[Input], products: Mapping[int, str], graph: Graph
         yield Stage(each, start)
 
 
+def passes_of(stages: Sequence[Stage], left: Sequence[bool]) -> int:
+    """How often a stream runs the text until all stages of `left` are collected; the others are gone by."""
+    count, original, rounded = 0, None, None
+    for number, (stage, after) in enumerate(pairwise((*stages, None))):
+        assert stage is not None
+        if not any(left[number:]):
+            break
+        if left[number]:
+            count += 2 + (original != stage.start)
+            original = stage.start if after is None else after.start
+        else:
+            count += rounded != stage.start
+        rounded = stage.start
+    return count
+
+
 def work_of(stages: Sequence[Stage], graph: Graph) -> int:
-    """The multiplications of one stream's passes for all stages, for the short text."""
+    """The multiplications of both streams' passes for all stages, for the short text."""
     work = [0, *accumulate(step.work for step in graph.steps)]
-    starts = [None, *(stage.start for stage in stages)]  # a stage is reached from the start of the one before
-    return sum(
-        work[stage.last + 1] - work[start.index + 1 if start else 0]
-        for start, stage in zip(starts, stages, strict=False)
-    )
+    total, before = 0, None
+    for stage, after in pairwise((*stages, None)):
+        assert stage is not None
+        ends = stage.last if graph.end(stage.last) is None else stage.last + 1  # the last product is not computed
+        total += work[ends] - work[before.index + 1 if before else 0]
+        kept = after.start.index + 1 if after is not None and after.start is not None else 0
+        total += work[max(ends, kept)] - work[stage.start.index + 1 if stage.start else 0]
+        before = stage.start
+    return total

@@ -93,11 +93,12 @@ class Factor:
 class Moment:
     """The moments of one matrix. `damped` is H with damping, (columns, columns), float32. Threads may share it."""
 
-    def __init__(self, sums: Floats, count: int, watch: Watch = unwatched) -> None:
-        """`sums` is the sum of x x^T over `count` inputs, which may be in a file. Raises ValueError if all inputs were
-        zero."""
+    def __init__(self, sums: Floats, count: int, watch: Watch = unwatched, *, in_place: bool = False) -> None:
+        """`sums` is the sum of x x^T over `count` inputs, which may be in a file. It becomes H itself if `in_place`.
+
+        Raises ValueError if all inputs were zero."""
         inputs = max(count, 1)
-        damped = np.empty(sums.shape, np.float32)
+        damped = sums if in_place else np.empty(sums.shape, np.float32)
         for start in range(0, len(sums), _PANEL):
             np.divide(sums[start : start + _PANEL], np.float32(inputs), out=damped[start : start + _PANEL])
             watch(0)

@@ -28,6 +28,7 @@ from tests.quant.write.killed import kill_writers
 
 pytestmark = pytest.mark.skipif("sys.platform != 'linux'", reason="weights are mapped on Linux alone")
 FEW = 2  # conversations
+COLLECTING = "collecting inputs of"
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +102,15 @@ def test_the_number_of_threads_changes_no_byte(small: tuple[Path, Path], tmp_pat
     assert one == two
 
 
-@pytest.mark.parametrize("share", [0.2, 0.7])
-def test_a_stopped_call_continues_with_the_same_bytes(small: tuple[Path, Path], tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize(("job", "share"), [("quantizing", 0.2), ("quantizing", 0.7), (COLLECTING, 0.5)])
+def test_a_stopped_call_continues_with_the_same_bytes(
+    small: tuple[Path, Path], tmp_path: Path, job: str, share: float
+) -> None:
     stop = Stop()
 
     def listen(event: Event) -> None:
-        if isinstance(event, Progress) and event.job == "quantizing" and event.done > share * event.total:
+        if isinstance(event, Progress) and event.job == job and event.done > share * event.total:
+            assert job != COLLECTING or not stop.wanted  # nothing more is read
             stop.set()
 
     out = tmp_path / "out.gguf"
@@ -114,6 +118,18 @@ def test_a_stopped_call_continues_with_the_same_bytes(small: tuple[Path, Path], 
         written(small, out, stop=stop, listen=listen)
     assert not out.exists()
     assert written(small, out) == written(small, tmp_path / "whole.gguf")
+
+
+def test_progress_moves_with_each_pass_and_ends(small: tuple[Path, Path], tmp_path: Path) -> None:
+    told: list[Progress] = []
+    written(
+        small, tmp_path / "out.gguf", listen=lambda event: told.append(event) if isinstance(event, Progress) else None
+    )
+    collecting = [event for event in told if event.job == COLLECTING]
+    assert [event.done for event in collecting] == sorted({event.done for event in collecting})
+    assert len(collecting) > 16
+    assert collecting[0].done == 0 and collecting[-1].finished
+    assert {event.unit for event in collecting} == {"tokens"}
 
 
 KILLED = """

@@ -11,7 +11,7 @@ from quant.measure.cross_sums import CrossSums, Seen, SeenInputs
 from quant.measure.moment_sums import Input
 from quant.round.cross import Inputs
 from quant.round.watch import unwatched
-from runtime.base.errors import EngineFailed
+from runtime.base.errors import Aborted, EngineFailed
 from tests.quant.nodes import FakeNode, weight
 
 NAME = "blk.0.w"
@@ -87,6 +87,22 @@ def test_inputs_that_are_not_finite_are_refused() -> None:
     sums.add([seen([[np.inf]])], [seen([[np.inf]])], None)
     with pytest.raises(EngineFailed, match=r"the input of blk\.0\.w is not finite"):
         sums.finished()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_sums_end_after_one_product_when_a_stop_is_wanted(count: int) -> None:
+    rng = np.random.default_rng(2)
+    x, y = (Seen(rng.normal(size=(1, 1, 70, 1600)).astype(np.float32), None) for _ in range(2))
+    looks: list[float] = []
+
+    def watch(share: float) -> None:
+        looks.append(share)
+        raise Aborted
+
+    sums = CrossSums(Input(1600, 1, 0, [NAME]), (1, 1))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(Aborted):
+        sums.add([x], [y], pool if count else None, watch)
+    assert len(looks) == 1
 
 
 def test_the_inputs_of_a_matrix_are_taken_from_its_products() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quant.measure.graph_cuts import Graph
 from quant.measure.moment_sums import Input
-from quant.measure.stages import divided, stages_of, work_of
+from quant.measure.stages import divided, passes_of, stages_of, work_of
 from tests.quant.measure.test_graph_cuts import TOKENS, WEIGHT, Steps
 
 
@@ -82,4 +82,14 @@ def test_each_stage_is_reached_from_the_start_of_the_one_before() -> None:
         "", "attention-0", "o0-out", "o0-out", "out-0", "out-0", "middle-1", "middle-1",
     ]  # fmt: skip
     assert (stages[2].first, stages[2].last) == (6, 6)
-    assert work_of(stages, graph) == 23_000  # of 12 products, with some more than once
+    # Of 12 products, 1,000 each: the file's stream computes 15, the original one 11.
+    assert work_of(stages, graph) == 26_000
+
+
+def test_passes_are_counted_for_both_streams() -> None:
+    found = dense(2)
+    stages = list(stages_of(found.inputs, found.products, Graph(found.steps)))
+    assert passes_of(stages, [True] * 8) == 16
+    # The file's stream goes on to four cuts, then both collect; the original one comes in one pass.
+    assert passes_of(stages, [False] * 6 + [True] * 2) == 3 + 1 + 4
+    assert passes_of(stages, [True, *[False] * 7]) == 2
