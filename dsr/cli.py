@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from dsr.commands import register
 from dsr.commands.grouped_help import GroupedGroup, with_grouped_help
 from dsr.commands.words import hint_for_option, translated
 from dsr.ui import interrupts, streams
+from dsr.ui.text import wrap_words
 from runtime.base.disk_errors import shortage
 from runtime.base.errors import Aborted, DsrError, UsageError
 
@@ -163,7 +165,10 @@ def dsr(
     Try it:  dsr chat "What is 347 + 586?"
     """
     if ctx.invoked_subcommand is None:
-        streams.write_out(f"{_GREETING}\n")
+        columns = shutil.get_terminal_size().columns
+        for line in _GREETING.splitlines():
+            parts = [line] if len(line) <= columns else wrap_words(line, columns, hang=4)
+            streams.write_out("".join(f"{part.rstrip()}\n" for part in parts))
 
 
 register(app)

@@ -117,12 +117,13 @@ def _decided(
 ) -> Plan:
     from dsr.hub.client import from_environment
     from dsr.loading.machine import measure_this_machine, read_machine
+    from dsr.models.references import sizes
     from dsr.plan import planned_model
     from dsr.plan.decide import decide
     from dsr.plan.nodes import add_nodes
     from dsr.plan.quant_speed import speed_on
     from dsr.plan.suggest import machine_for_suggestions
-    from dsr.plan.which_model import several, which_model
+    from dsr.plan.which_model import which_model
     from dsr.store.paths import predictions_file
     from dsr.store.predictions import load
     from runtime.base.errors import DoesNotFit
@@ -130,7 +131,7 @@ def _decided(
     from runtime.machine.machine import usable
 
     machine = read_machine(machine_file) if machine_file else None
-    if entries := several(model):
+    if entries := sizes(model):
         here = machine or machine_for_suggestions(listen)
         if here is not None:
             chosen = which_model(model, entries, here, from_disk=bool(machine_file) or sys.platform == "linux")

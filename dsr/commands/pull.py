@@ -107,11 +107,12 @@ def _available(request: PullRequest, here: Callable[[], Machine | None]) -> int:
 
 def _one_of_several(model: str, console: Console) -> str:
     """The model to pull: of several with this name, the one that suits this machine, with the reasons on stderr."""
+    from dsr.models.references import sizes
     from dsr.plan.suggest import machine_for_suggestions
-    from dsr.plan.which_model import several, which_model
+    from dsr.plan.which_model import which_model
     from dsr.ui.progress import showing
 
-    entries = several(model)
+    entries = sizes(model)
     if not entries:
         return model
     with showing(console) as listen:

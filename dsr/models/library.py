@@ -12,7 +12,7 @@ from dsr.models.cache_scan import ORIGINAL, cached_models, hub_cache_folder, oth
 from dsr.models.gguf_names import foreign_program, groups_in, is_model_file, pick_quant, quant_of, same_quant
 from dsr.models.model import Model
 from dsr.models.other_programs import find_in, offered, split_program
-from dsr.models.references import EMBEDDED, Reference, parse
+from dsr.models.references import EMBEDDED, Reference, parse, sizes
 from dsr.models.removal import plan_removal, remove
 from quant.sources.weight_files import PICKLES, is_raw_part
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
@@ -71,7 +71,7 @@ def find(text: str) -> Model:
     Raises NotFound with the command that downloads it, Incompatible for original weights, and the errors of `parse`.
     """
     try:
-        reference = parse(text)
+        reference = parse(_one_of_sizes(text))
     except NotFound as error:
         raise _with_offer(error, text) from None
     if reference.kind == "embedded":
@@ -86,6 +86,16 @@ def find(text: str) -> Model:
         readable = [model for model in usable if foreign_program(model.quant) is None]
         return max(readable or usable, key=lambda model: model.size)  # of equals the first, which is refs/main's
     raise _with_offer(_not_here_error(reference, here), text)
+
+
+def _one_of_sizes(text: str) -> str:
+    """A name that means models of several sizes, with its size if exactly one of them is on this machine."""
+    named = sizes(text)
+    if not named:
+        return text
+    repos = {str(model.repo).casefold() for model in cached_models() if model.kind == "gguf" and not model.problem}
+    here = [entry.name for entry in named if entry.gguf.casefold() in repos]
+    return here[0] if len(here) == 1 else text
 
 
 def _with_offer(error: DsrError, text: str) -> DsrError:

@@ -24,6 +24,7 @@ _LONGEST_PART = 96
 _LONGEST_PATH = 4096
 # A quantization, or the path in its repository of a model whose quantization several share.
 _QUANT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]*[A-Za-z0-9_])?")
+_LATEST = ":latest"  # what Ollama adds to a name without a size
 _LONGEST_QUANT = 255
 # Words that are no model: sums. Words that look like one: a name with a tag, or one that ends in a size such as 8b.
 _SUM = re.compile(r"[\d.,+*/^()=?%x-]+")
@@ -60,6 +61,14 @@ def parse(text: str) -> Reference:
     """
     target = aliases.load(paths.aliases_file()).get(text.casefold())
     return parse_target(text) if target is None else replace(parse_target(target), text=text)
+
+
+def sizes(name: str) -> tuple[CatalogEntry, ...]:
+    """The models that a name without a size means (deepseek-r1, deepseek-r1:latest); none if the name means one."""
+    bare = name.casefold().removesuffix(_LATEST)
+    if bare in aliases.load(paths.aliases_file()) or load().lookup(bare):
+        return ()
+    return load().tags(bare)
 
 
 def parse_target(text: str) -> Reference:
@@ -202,12 +211,12 @@ def _split_quant(text: str) -> tuple[str, str | None]:
 
 def _short_name(text: str, catalog: Catalog) -> Reference:
     entry, quant = catalog.lookup(text), None
-    if entry is None and re.search(r"[@:]", text):
+    if entry is None and re.search(r"[@:]", text) and not text.casefold().endswith(_LATEST):
         name, quant = _split_quant(text)
         entry = catalog.lookup(name)
     if entry is not None:
         return Reference("name", text, repo=entry.gguf, quant=quant, entry=entry)
-    tags = catalog.tags(text)
+    tags = catalog.tags(text.casefold().removesuffix(_LATEST))
     if tags:
         raise _ambiguous_name(text, tags)
     if _holds_weights(Path(text)):

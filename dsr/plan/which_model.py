@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dsr.loading.options import LoadOptions
-from dsr.models.catalog import CatalogEntry, load
+from dsr.models.catalog import CatalogEntry
 from dsr.plan.report import figure
 from dsr.plan.runnable import COMFORTABLE, RunnableModel, from_the_disk, runnable_entry
 from dsr.plan.suggest import strength, suggestion
-from dsr.store import aliases, paths
 from runtime.machine.machine import Machine
 
 _CLEARLY = 1.25  # times as strong: another size
@@ -27,14 +26,6 @@ class WhichModel:
     entry: CatalogEntry
     why: str
     others: tuple[str, ...]
-
-
-def several(text: str) -> tuple[CatalogEntry, ...]:
-    """The models that a name without a size means; none for the name of one model, or of none."""
-    catalog = load()
-    if catalog.lookup(text) is not None or any(mark in text for mark in ":@/\\"):
-        return ()
-    return () if text.casefold() in aliases.load(paths.aliases_file()) else catalog.tags(text)
 
 
 def which_model(name: str, entries: Sequence[CatalogEntry], machine: Machine, *, from_disk: bool) -> WhichModel:

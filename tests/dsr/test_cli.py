@@ -60,3 +60,15 @@ def test_tight_limits_of_the_system_are_no_traceback(limit: str, tmp_path: Path)
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+
+
+def test_the_first_screen_cuts_no_word_on_a_narrow_terminal() -> None:
+    screens = {
+        columns: subprocess.run(
+            [sys.executable, "-m", "dsr"], capture_output=True, text=True, env={**os.environ, "COLUMNS": str(columns)}
+        ).stdout
+        for columns in (40, 80)
+    }
+    assert max(map(len, screens[40].splitlines())) <= 40
+    assert screens[40].split() == screens[80].split()
+    assert "  dsr list --fits                 see which models suit this machine\n" in screens[80]

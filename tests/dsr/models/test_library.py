@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dsr.models.catalog import load
 from dsr.models.library import fault, find, hub_cache_folder, incomplete, installed, other_files
 from runtime.base.errors import Incompatible, NotFound, UsageError
 from tests.dsr.models.fake_cache import FIRST, SECOND, put, put_partial
@@ -66,6 +67,16 @@ def test_a_file_of_the_cache_is_listed_with_everything_that_is_known(cache: Path
     assert (model.repo, model.revision, model.quant) == (R1_7B, FIRST, "Q4_K_M")
     assert model.digests == (hashlib.sha256(b"weights").hexdigest(),)
     assert model.entry is not None and model.entry.name == "deepseek-r1:7b"
+
+
+def test_a_name_without_a_size_is_the_only_size_on_this_machine(cache: Path) -> None:
+    put(cache, R1_7B, "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", b"weights")
+    assert find("deepseek-r1").reference == find("deepseek-r1:latest").reference == "deepseek-r1:7b:Q4_K_M"
+    other = load().lookup("deepseek-r1:8b")
+    assert other is not None
+    put(cache, other.gguf, "DeepSeek-R1-Distill-Llama-8B-Q4_K_M.gguf", b"others")
+    with pytest.raises(UsageError, match="deepseek-r1 matches 7 models"):
+        find("deepseek-r1")
 
 
 @pytest.mark.parametrize(

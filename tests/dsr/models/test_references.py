@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsr.models.references import check_repo, guess, parse
+from dsr.models.references import check_repo, guess, parse, sizes
 from runtime.base.errors import DsrError, NotFound, UsageError
 
 R1_7B = "unsloth/DeepSeek-R1-Distill-Qwen-7B-GGUF"
@@ -84,6 +84,14 @@ def test_deepseek_r1_alone_is_never_silently_a_distill() -> None:
         parse("deepseek-r1")
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("deepseek-r1:671b = DeepSeek-R1; distills: deepseek-r1:1.5b, deepseek-r1:7b,")
+
+
+def test_a_name_without_a_size_means_its_sizes_also_as_ollama_writes_it() -> None:
+    assert [each.name for each in sizes("GPT-OSS")] == ["gpt-oss:20b", "gpt-oss:120b"]
+    assert sizes("gpt-oss:latest") == sizes("gpt-oss")
+    assert sizes("gpt-oss:20b") == sizes("nano") == sizes("hello") == ()
+    with pytest.raises(UsageError, match="gpt-oss:latest matches 2 models"):
+        parse("gpt-oss:latest")
 
 
 def test_a_family_without_distills_just_lists_its_tags() -> None:

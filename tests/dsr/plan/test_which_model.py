@@ -6,10 +6,11 @@ import pytest
 
 from dsr.models.catalog import load
 from dsr.models.gguf_names import QuantChoice
+from dsr.models.references import sizes
 from dsr.plan.estimate import estimated_card
 from dsr.plan.quant_speed import resized, speed_on
 from dsr.plan.suggest import suggestion
-from dsr.plan.which_model import several, which_model
+from dsr.plan.which_model import which_model
 from runtime.machine.machine import Machine
 from tests.dsr.plan.planning import a_machine, cpu
 
@@ -21,13 +22,13 @@ def laptop(gib: float) -> Machine:
 
 
 def test_a_name_of_one_model_or_of_none_is_left_alone() -> None:
-    assert [each.name for each in several("gpt-oss")] == ["gpt-oss:20b", "gpt-oss:120b"]
+    assert [each.name for each in sizes("gpt-oss")] == ["gpt-oss:20b", "gpt-oss:120b"]
     for text in ("gpt-oss:20b", "qwq", "org/repo", "nano", "no-such", "./deepseek-r1", "deepseek-r1:7b:Q8_0"):
-        assert several(text) == ()
+        assert sizes(text) == ()
 
 
 def test_the_choice_is_explained_and_the_neighbours_are_named() -> None:
-    chosen = which_model("deepseek-r1", several("deepseek-r1"), laptop(12), from_disk=True)
+    chosen = which_model("deepseek-r1", sizes("deepseek-r1"), laptop(12), from_disk=True)
     assert chosen.entry.name == "deepseek-r1:8b"
     assert chosen.why.startswith(
         "deepseek-r1 means 7 models; deepseek-r1:8b suits this machine: DeepSeek-R1-Distill-Llama-8B "
@@ -42,17 +43,17 @@ def test_the_choice_is_explained_and_the_neighbours_are_named() -> None:
 
 
 def test_of_models_of_one_size_the_newest_is_taken_and_thinkers_come_first() -> None:
-    chosen = which_model("qwen3", several("qwen3"), laptop(5.5), from_disk=True)
+    chosen = which_model("qwen3", sizes("qwen3"), laptop(5.5), from_disk=True)
     assert chosen.entry.name == "qwen3-2507:4b"
 
 
 def test_a_mixture_that_is_fast_is_better_than_a_dense_model_that_is_slow() -> None:
-    chosen = suggestion(several("qwen3"), a_machine(cpu(28 * GIB, 56e9)))
+    chosen = suggestion(sizes("qwen3"), a_machine(cpu(28 * GIB, 56e9)))
     assert chosen is not None and chosen.name == "qwen3-2507:30b-a3b"
 
 
 def test_where_none_fits_the_smallest_is_taken_from_the_disk_or_as_it_is() -> None:
-    entries = several("gpt-oss")
+    entries = sizes("gpt-oss")
     chosen = which_model("gpt-oss", entries, laptop(8), from_disk=True)
     assert "none fits into memory; gpt-oss:20b runs from the disk" in chosen.why
     assert chosen.others == ("larger: gpt-oss:120b (does not fit into memory)",)
@@ -61,7 +62,7 @@ def test_where_none_fits_the_smallest_is_taken_from_the_disk_or_as_it_is() -> No
 
 
 def test_where_all_are_slow_it_says_so() -> None:
-    chosen = which_model("gemma3", several("gemma3"), a_machine(cpu(16 * GIB, 5e9)), from_disk=True)
+    chosen = which_model("gemma3", sizes("gemma3"), a_machine(cpu(16 * GIB, 5e9)), from_disk=True)
     assert "all are slow here; gemma3:4b is the fastest" in chosen.why
 
 
