@@ -54,11 +54,11 @@ def answer_batch(request: ChatRequest, file: Path | None, out: Path | None, cons
         if missing:
             _draw(model, request, batch, missing, results, console)
         results.finish()
-    failed = sum(each["failure"] is not None for each in results.done.values())
+    failed = sum(not str(each.get("answer") or "").strip() for each in results.done.values())
     if out is not None:
         console.say(f"{counted(len(questions), 'result')} in {out}")
     if failed:
-        console.say(f"{counted(failed, 'question has', 'questions have')} no answer: see failure in the results")
+        console.say(f"{counted(failed, 'question has', 'questions have')} no answer: see failure and finish_reason")
     return 1 if failed else 0
 
 

@@ -65,7 +65,7 @@ def test_a_question_without_an_answer_makes_exit_code_1(questions: Path) -> None
     questions.write_text('{"prompt": "%s"}\n{"prompt": "What is 1 + 586?"}\n' % ("long " * 3000))
     result = RUNNER.invoke(app, command(questions, "--ctx-size", "512"))
     assert result.exit_code == 1
-    assert "1 question has no answer: see failure in the results" in result.stderr
+    assert "1 question has no answer: see failure and finish_reason" in result.stderr
     assert [json.loads(line)["failure"] is None for line in result.stdout.splitlines()] == [False, True]
 
 
@@ -81,6 +81,13 @@ def test_what_a_batch_has_no_use_for_is_refused(questions: Path, more: list[str]
     result = RUNNER.invoke(app, command(questions, *more))
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_an_answer_that_a_limit_left_empty_is_none(questions: Path) -> None:
+    questions.write_text('{"prompt": "What is 347 + 586?"}\n')
+    result = RUNNER.invoke(app, command(questions, "--max-tokens", "5"))
+    assert result.exit_code == 1
+    assert "1 question has no answer: see failure and finish_reason" in result.stderr
 
 
 def test_out_needs_a_batch(tmp_path: Path) -> None:
