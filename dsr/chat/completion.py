@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from runtime.base.files import expanded
 
 # Given the words before the one to complete, the words that may stand there; FILES for the name of a file.
 Arguments = Callable[[str], Iterable[str]]
@@ -64,7 +65,7 @@ def _mention(path: str) -> str:
 def _paths(start: str) -> list[str]:
     """The files and folders whose name begins as `start`; hidden ones only if it says so."""
     head, name = os.path.split(start)
-    folder = Path(head).expanduser() if head else Path()
+    folder = expanded(head)
     try:
         with os.scandir(folder) as entries:
             found = sorted(

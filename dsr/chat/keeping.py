@@ -17,7 +17,7 @@ from dsr.ui import clipboard
 from dsr.ui.console import Console, columns, one_line
 from dsr.ui.text import align, truncate
 from runtime.base.errors import DsrError, UsageError
-from runtime.base.files import write_atomically
+from runtime.base.files import expanded, write_atomically
 from runtime.base.types import counted
 
 _CODE = re.compile(r"^(?P<fence>```+|~~~+)[^\n]*\n(.*?)^(?P=fence)\s*$", re.DOTALL | re.MULTILINE)
@@ -78,7 +78,7 @@ class Keeping:
         """The path to write to. A file that this conversation did not write is asked about."""
         if not name:
             raise UsageError(f"{command} needs a file name")
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path not in self._written and path.exists() and not path.is_dir():
             asks = sys.stdin.isatty() and self._console.human
             if not (asks and self._console.confirm(f"{path} exists. Overwrite it?", yes=False)):
@@ -89,7 +89,7 @@ class Keeping:
         """/load: continue with the messages of a file that /save wrote; returns their number. Raises UsageError."""
         if not name:
             raise UsageError("/load needs a file name")
-        self._conversation.system, turns = read_conversation(Path(name).expanduser())
+        self._conversation.system, turns = read_conversation(expanded(name))
         self._conversation.restart(turns)
         return len(turns)
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.base.files import expanded
+
 # At the beginning of a word, so that an address (a@b.org) is none. A name with spaces stands in quotation marks.
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|([^\s"]+))')
 _AFTER = ".,;:!?)]}'\""  # at the end of a sentence, not of a name
@@ -25,7 +27,7 @@ def mentions(question: str) -> Mentions:
     missing: list[str] = []
     for found in _MENTION.finditer(question):
         names = (found[1],) if found[1] else (found[2], found[2].rstrip(_AFTER))
-        there = next((path for name in names if name and _is_file(path := Path(name).expanduser())), None)
+        there = next((path for name in names if name and _is_file(path := expanded(name))), None)
         if there is not None:
             files[there] = None
         elif found[1] or "/" in found[2] or "." in found[2].strip("."):

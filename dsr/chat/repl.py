@@ -30,6 +30,7 @@ from dsr.ui.console import Console, one_line, show_error
 from dsr.ui.interrupts import is_ending
 from runtime.base.errors import DoesNotFit, DsrError, UsageError, WeightsLost
 from runtime.base.events import Event
+from runtime.base.files import expanded
 from runtime.base.run import Stop
 from runtime.base.texts import read_text
 from runtime.base.types import listed
@@ -270,7 +271,7 @@ class Repl:
             self._files.clear()
             self._console.say("the next question is about no file")
             return
-        path = Path(name).expanduser()
+        path = expanded(name)
         read_text(path)  # refuses an unreadable file now
         self._files.append(path)
         self._console.say(f"the next question is about {listed([each.name for each in self._files])}")

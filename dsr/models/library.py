@@ -17,6 +17,7 @@ from dsr.models.removal import plan_removal, remove
 from quant.sources.weight_files import PICKLES, is_raw_part
 from runtime.base.errors import DsrError, Incompatible, NotFound, UsageError
 from runtime.base.file_kind import START
+from runtime.base.files import expanded
 from runtime.base.shard_names import missing_shards, shard_of
 from runtime.base.types import ByteCount, listed
 from runtime.gguf.other_files import not_gguf
@@ -132,7 +133,7 @@ def find_weights(text: str) -> Model:
 
 def _checkpoint_folder(text: str) -> Model | None:
     """The checkpoint at a path: its folder, or a file of it."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     try:
         if path.is_file() and (path.name == _CONFIG or path.suffix.lower() == ".safetensors"):
             path = path.parent

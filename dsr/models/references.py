@@ -15,6 +15,7 @@ from dsr.models.other_programs import offered, split_program
 from dsr.store import aliases, paths
 from quant.sources.weight_files import is_raw_part
 from runtime.base.errors import NotFound, UsageError
+from runtime.base.files import expanded
 
 EMBEDDED = "nano"
 
@@ -90,7 +91,7 @@ def parse_target(text: str) -> Reference:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         raise UsageError(f"{text}: dsr only accepts addresses of huggingface.co", hint="dsr pull org/repo")
     if _is_path(text):
-        return Reference("path", text, path=Path(text).expanduser())
+        return Reference("path", text, path=expanded(text))
     if "/" in text:
         return _repository(text, text)
     return _short_name(text, load())

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 from dsr.suites import choices, generated, gym, hub_table
 from dsr.suites.problem import LETTERS, Checker, Suite, SuiteProblem
 from runtime.base.errors import NotFound, UsageError
 from runtime.base.events import Listener, Notice, ignore
+from runtime.base.files import expanded
 from runtime.base.texts import read_text
 from runtime.confined.box import inside
 
@@ -76,7 +76,7 @@ def find(name: str, listen: Listener = ignore, limit: int | None = None) -> Suit
     if (known := name.casefold()) in BUILT_IN:
         return _built_in(known)
     entry = hub_table.lookup(name)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if entry is not None and not path.is_file():
         text = hub_table.fetch(entry, listen)
         problems = read(text, f"{entry.repo}/{entry.file}", entry.fields)

@@ -18,6 +18,14 @@ except ImportError:  # Windows, where nobody can delete a file that is open
 _DIGITS = 8
 
 
+def expanded(name: str) -> Path:
+    """The path of a name that a user typed: `~` is the home folder. An unknown `~user` stays as it is.
+
+    `Path.expanduser` raises RuntimeError for such a user.
+    """
+    return Path(os.path.expanduser(name))
+
+
 def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
     """Write the pieces to a temporary file in the same folder, flush it to the disk and rename it.
 

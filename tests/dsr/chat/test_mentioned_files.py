@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('Read @"my notes.txt"!', ["my notes.txt"], []),
         ("Ask @alice about a@notes.txt", [], []),
         ("Read @none.txt and @src/x.", [], ["none.txt", "src/x"]),
+        ("Read @~nobody-here/x.txt", [], ["~nobody-here/x.txt"]),
         ("@" + "x" * 5000, [], []),
         ("@ alone, and @...", [], []),
     ],
