@@ -75,6 +75,11 @@ def _checked(request: ChatRequest, file: Path | None) -> Path:
     }
     if wrong := [name for name, is_given in given.items() if is_given]:
         raise UsageError(f"--batch and {wrong[0]} exclude each other", hint="put each question on a line of the file")
+    if request.strategy is not None and request.strategy.kind.long:
+        raise UsageError(
+            f"--batch has no files that {request.strategy.kind.name} could search",
+            hint="ask one question: dsr chat -f FILE",
+        )
     if request.grammar is not None:
         from runtime.llama.constraint import check_grammar
 
@@ -116,6 +121,8 @@ def _conditions(model: Model, request: ChatRequest, batch: Batch) -> dict[str, A
         "grammar": None if batch.grammar is None else [batch.grammar.kind, batch.grammar.text],
         "template": request.load.template,
         "draft": [request.load.draft, request.load.route],
+        "cache": [request.load.context, request.load.kv_type, request.load.kv_full],
+        "rope": None if request.load.rope is None else [request.load.rope.factor],
         "lora": [[str(each.path), each.scale] for each in request.load.lora],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -77,7 +78,9 @@ class FileResults:
 
     def _unwritable(self, error: OSError) -> DsrError:
         kept = f"; {self._partial} keeps {len(self.done)} results" if self.done else ""
-        return DsrError(f"{self._path}: cannot be written: {error.strerror}{kept}", hint="make room, then run it again")
+        full = error.errno == errno.ENOSPC
+        hint = "make room, then run it again" if full else "choose another name with --out"
+        return DsrError(f"{self._path}: cannot be written: {error.strerror}{kept}", hint=hint)
 
 
 class PrintedResults:

@@ -61,6 +61,12 @@ def test_other_settings_are_another_batch(questions: Path, tmp_path: Path) -> No
     assert "4 of its results belong to other questions or other settings" in result.stderr
 
 
+def test_another_cache_is_another_batch(questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    RUNNER.invoke(app, command(questions, "-o", str(out)))
+    assert RUNNER.invoke(app, command(questions, "-o", str(out), "--kv-type", "q8_0")).exit_code == 2
+
+
 def test_a_question_without_an_answer_makes_exit_code_1(questions: Path) -> None:
     questions.write_text('{"prompt": "%s"}\n{"prompt": "What is 1 + 586?"}\n' % ("long " * 3000))
     result = RUNNER.invoke(app, command(questions, "--ctx-size", "512"))
@@ -75,6 +81,7 @@ def test_a_question_without_an_answer_makes_exit_code_1(questions: Path) -> None
         (["--resume"], "--batch and --resume exclude each other"),
         (["--file", "notes.txt"], "--batch and --file exclude each other"),
         (["-p", "and this?"], "--batch and a question exclude each other"),
+        (["--strategy", "evidence"], "--batch has no files that evidence could search"),
     ],
 )
 def test_what_a_batch_has_no_use_for_is_refused(questions: Path, more: list[str], said: str) -> None:
