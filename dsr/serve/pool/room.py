@@ -63,5 +63,5 @@ def _short(
         return f"{len(staying)} models are open, and --max-models is {most_models}"
     by_system = memory.available + sum(each.memory for each in leaving)
     by_sum = int(memory.total * SHARE) - sum(each.memory for each in staying)
-    free = max(0, min(by_system, by_sum))
-    return f"it needs {ByteCount(need)}, and {ByteCount(free)} are free" if free < need else ""
+    free = min(by_system, by_sum)
+    return f"it needs {ByteCount(need)}, and {ByteCount(max(0, free))} are free" if free < need else ""
