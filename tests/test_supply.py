@@ -72,4 +72,4 @@ def test_the_package_around_the_bindings_is_never_imported(tmp_path: Path) -> No
         cwd=ROOT,
         env={**os.environ, "DSR_HOME": str(tmp_path)},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # two tokens of thought are no answer

@@ -86,7 +86,7 @@ def test_no_question_of_a_suite_is_held_out(suite: Path) -> None:
     asked = {
         " ".join(json.loads(line)["question"].casefold().split()) for line in suite.read_text("utf-8").splitlines()
     }
-    assert len(asked) > 50
+    assert len(asked) >= 30
     assert not asked & set(questions(HELD_OUT))
 
 
