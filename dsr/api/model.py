@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 from dsr.api.options import AnswerOptions, Question
 from dsr.api.results import Answer, Decision, Score, Text
 from runtime.base.errors import Aborted, Lost, UsageError
-from runtime.base.events import Interrupted, Listener, ignore
+from runtime.base.events import Event, Interrupted, Listener, ignore, value_of
 from runtime.base.run import Run
 from runtime.base.types import Completion
 
@@ -79,7 +79,7 @@ class Model:
         return answering.loaded.backend.longest if answering is not None else embedder.longest if embedder else 0
 
     def count_tokens(self, text: str) -> int:
-        """The number of tokens of a text, without those that a prompt adds."""
+        """The number of tokens of a text alone; a prompt adds a few."""
         with self._lock:
             self._begin()
             if self._opened.answering is None:
@@ -126,17 +126,18 @@ class Model:
         with self._lock:
             self._begin()
             task = self._opened.for_answers().task(question, options, long=chosen.kind.long)
-            running, stopped = chosen.run(task), False
-            while True:
-                try:
-                    event = next(running)
-                except StopIteration as end:
-                    return Decision.of(end.value, len(task.prompt.tokens), stopped=stopped)
+            stopped = False
+
+            def hear(event: Event) -> None:
+                nonlocal stopped
                 if isinstance(event, Interrupted):
                     if isinstance(event.error, Lost):
                         raise event.error
                     stopped = True
                 listen(event)
+
+            verdict = value_of(chosen.run(task), hear)
+            return Decision.of(verdict, len(task.prompt.tokens), stopped=stopped)
 
     @overload
     def score(self, prompt: Question, continuation: str) -> Score: ...

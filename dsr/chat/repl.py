@@ -12,7 +12,6 @@ from dsr.chat.completion import FILES, Command
 from dsr.chat.controls import Controls
 from dsr.chat.conversation import Conversation
 from dsr.chat.experts import Experts
-from dsr.chat.external_editor import edited
 from dsr.chat.facts import Facts
 from dsr.chat.given_files import with_files
 from dsr.chat.keeping import Keeping
@@ -27,6 +26,7 @@ from dsr.models import library
 from dsr.models.model import Model
 from dsr.store.settings import OnFull
 from dsr.ui.console import Console, one_line, show_error
+from dsr.ui.editor import edited
 from dsr.ui.interrupts import is_ending
 from runtime.base.errors import DoesNotFit, DsrError, UsageError, WeightsLost
 from runtime.base.events import Event

@@ -130,27 +130,18 @@ def path(json: JsonOpt = False, quiet: QuietOpt = False) -> None:
 @app.command("edit")
 def edit() -> None:
     """Open config.toml in your editor ($VISUAL, $EDITOR), then check it."""
-    import os
-    import shlex
-    import subprocess
     import sys
 
     from dsr.store import paths, settings, settings_file
     from dsr.ui.console import Console
-    from runtime.base.errors import NotFound, UsageError
+    from dsr.ui.editor import edit_file
+    from runtime.base.errors import UsageError
 
     file = paths.config_file()
     if not sys.stdin.isatty():
         raise UsageError("dsr config edit needs a terminal", hint="without one: dsr config KEY VALUE")
-    usual = "notepad" if sys.platform == "win32" else "vi"
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or usual
     settings_file.begin(file)
-    try:
-        subprocess.run([*shlex.split(editor), str(file)], check=True)
-    except FileNotFoundError:
-        raise NotFound(f"there is no editor {editor!r}", hint="name one in the variable EDITOR") from None
-    except subprocess.CalledProcessError as error:
-        raise UsageError(f"{editor} ended with the code {error.returncode}") from None
+    edit_file(file)
     settings.load(file)
     Console().say(f"{file} is valid")
 

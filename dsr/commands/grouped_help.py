@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import typer
@@ -63,30 +63,29 @@ def _filled(text: str, width: int, first: str, further: str) -> str:
     )
 
 
-class GroupedCommand(TyperCommand):
-    """A command whose help lists its options by `rich_help_panel`, in the order of the first option of each group."""
+class _Grouped:
+    """Help and usage with lines that break between words, and options by `rich_help_panel`, in the order of the first
+    option of each group."""
 
     def get_help(self, ctx: Any) -> str:
-        return _help_of(self, ctx)
+        return _text_of(ctx, self.format_help)  # type: ignore[attr-defined]
 
     def get_usage(self, ctx: Any) -> str:
-        return _usage_of(self, ctx)
+        return _text_of(ctx, self.format_usage)  # type: ignore[attr-defined]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
 
 
-class GroupedGroup(TyperGroup):
+class GroupedCommand(_Grouped, TyperCommand):
+    """A command with this help."""
+
+
+class GroupedGroup(_Grouped, TyperGroup):
     """A group of commands; each has its first sentence in the list."""
 
-    def get_help(self, ctx: Any) -> str:
-        return _help_of(self, ctx)
-
-    def get_usage(self, ctx: Any) -> str:
-        return _usage_of(self, ctx)
-
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_options(self, ctx, formatter)
+        super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -99,15 +98,9 @@ class GroupedGroup(TyperGroup):
                 formatter.write_dl(rows)
 
 
-def _help_of(command: Any, ctx: Any) -> str:
+def _text_of(ctx: Any, write: Callable[[Any, Any], None]) -> str:
     formatter = _WordFormatter(ctx.terminal_width)
-    command.format_help(ctx, formatter)
-    return str(formatter.getvalue()).rstrip("\n")
-
-
-def _usage_of(command: Any, ctx: Any) -> str:
-    formatter = _WordFormatter(ctx.terminal_width)
-    command.format_usage(ctx, formatter)
+    write(ctx, formatter)
     return str(formatter.getvalue()).rstrip("\n")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from runtime.base.errors import Aborted
 from runtime.base.types import Completion, TokenLogprob
@@ -139,3 +139,17 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """A listener that does nothing."""
+
+
+_Value = TypeVar("_Value")
+
+
+def value_of(running: Generator[Event, None, _Value], listen: Listener = ignore) -> _Value:
+    """Run work that yields events to its end; returns its value. `listen` hears the events, and may raise."""
+    while True:
+        try:
+            event = next(running)
+        except StopIteration as end:
+            value: _Value = end.value
+            return value
+        listen(event)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from runtime.base.errors import Aborted, DoesNotFit, UsageError
-from runtime.base.events import Event, Interrupted, SampleFinished
+from runtime.base.events import Event, Interrupted, SampleFinished, value_of
 from runtime.base.types import Completion, SamplingParams
 from runtime.engine.sequence import Request
 from runtime.engine.template import Prompt
@@ -40,14 +40,7 @@ def likelihoods(
     samples in flight go on meanwhile. The last bits depend on what is computed together: with one slot they are those
     of one text alone, and in company of a Q4_1 model a token's value moved by up to 0.14. Raises as `scoring`.
     """
-    pairs = [(tuple(prompt), tuple(each)) for each in continuations]
-    running = scoring(engine, pairs)
-    while True:
-        try:
-            next(running)
-        except StopIteration as end:
-            found: list[tuple[float, ...]] = end.value
-            return found
+    return value_of(scoring(engine, [(tuple(prompt), tuple(each)) for each in continuations]))
 
 
 def scoring(engine: Streams, pairs: Sequence[Pair]) -> Generator[Event, None, list[tuple[float, ...]]]:

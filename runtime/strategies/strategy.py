@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from runtime.base.errors import UsageError
-from runtime.base.events import Event
+from runtime.base.events import Event, value_of
 from runtime.base.types import Completion
 from runtime.strategies import (
     auto,
@@ -112,13 +112,7 @@ class Strategy:
 
     def replay(self, completions: Sequence[Completion]) -> Verdict:
         """The verdict, had the samples 0, 1, ... come out as these completions. Only for a `replayable` kind."""
-        running = self.run(Replay(completions).task())
-        while True:
-            try:
-                next(running)
-            except StopIteration as end:
-                verdict: Verdict = end.value
-                return verdict
+        return value_of(self.run(Replay(completions).task()))
 
     @property
     def samples(self) -> int:

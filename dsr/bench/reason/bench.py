@@ -83,8 +83,8 @@ class ReasonBench:
     `interrupted`: samples are missing, and a row uses only the problems that have all their samples. `unfinished`:
     samples that reached the token limit. `run`: the predicted and the measured speed of generator, None if nothing was
     drawn or predicted. `size`: bytes of the model. `measured`: the machine and its load. `at`: seconds since 1970.
-    `alone`: rows whose strategy drew its own samples for the first problems. `disagreements`: of the `judged` replies,
-    those that the suite's own judge and dsr judge differently.
+    `alone`: rows whose strategy drew its own samples for the first problems. `judged`: the number of replies that the
+    suite's own judge saw; in `disagreements`, dsr judged otherwise.
     """
 
     model: str

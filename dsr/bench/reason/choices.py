@@ -43,7 +43,7 @@ def scored_entry(
 
 
 def choice_decision(row: StrategyRow, problem: SuiteProblem, entry: Mapping[str, Any]) -> StrategyDecision:
-    """Returns the most likely choice; of equals, the first. `tokens`: those that were scored."""
+    """Returns the most likely choice; of equals, the first. `tokens`: how many were scored."""
     rule = row.label.removeprefix("choice by ")
     values = list(entry["letter" if rule == "letter" else "text"])
     if rule == "text per byte":

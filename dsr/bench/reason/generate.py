@@ -6,7 +6,7 @@ from 0, has seed + 1000 p + s.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from dsr.store.ledger import Ledger
 from dsr.suites.judging import Judging
 from dsr.suites.problem import Suite, SuiteProblem
 from runtime.base.errors import Lost, UsageError
-from runtime.base.events import Listener, Progress, SampleFinished
+from runtime.base.events import Listener, Progress, SampleFinished, value_of
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.likelihood import likelihoods
@@ -101,7 +101,7 @@ class SampleGenerator:
             task = self._task(index, engine, params)
             before = self.statistics.seconds
             with self.statistics.running():
-                verdict = _run_to_end(row.strategy.run(task))
+                verdict = value_of(row.strategy.run(task))
             self._note_end(engine)
             if self.stopped:
                 return
@@ -182,15 +182,6 @@ class SampleGenerator:
         """Returns the request of `dsr chat` for the first question of a conversation."""
         asked = self.asked if thinking is None else replace(self.asked, thinking=thinking)
         return self.model.request([Message("user", question)], params, asked)
-
-
-def _run_to_end(running: Generator[Any, None, Verdict]) -> Verdict:
-    while True:
-        try:
-            next(running)
-        except StopIteration as ended:
-            verdict: Verdict = ended.value
-            return verdict
 
 
 def _decision_entry(

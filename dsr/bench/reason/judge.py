@@ -102,7 +102,7 @@ def make_decision(
 def _lengths(
     problem: SuiteProblem, samples: Sequence[Completion], judging: Judging
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the tokens of the samples that are right alone, and of those that are not. Stopped ones do not count."""
+    """Returns the tokens of right samples, then of wrong ones. A stopped sample counts in neither."""
     right: list[int] = []
     wrong: list[int] = []
     for each in samples:

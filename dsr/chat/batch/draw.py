@@ -12,7 +12,7 @@ from dsr.chat.summary import verdict_json
 from dsr.chat.task import task_of
 from dsr.loading.load import LoadedModel
 from runtime.base.errors import DsrError, Lost
-from runtime.base.events import Event, Interrupted, SampleFinished
+from runtime.base.events import Event, Interrupted, SampleFinished, value_of
 from runtime.base.types import Completion, Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.engine.grammar import Grammar
@@ -84,16 +84,9 @@ class Batch:
             except DsrError as error:
                 yield key, _failure(error)
                 continue
-            running = strategy.run(
-                task_of(loaded, question.messages, request, engine, partial(self._prompt, loaded), self.grammar)
-            )
-            while True:
-                try:
-                    event = next(running)
-                except StopIteration as end:
-                    verdict: Verdict = end.value
-                    break
-                _raise_if_lost(event)
+            build = partial(self._prompt, loaded)
+            task = task_of(loaded, question.messages, request, engine, build, self.grammar)
+            verdict = value_of(strategy.run(task), _raise_if_lost)
             if engine.aborted is not None:
                 return
             if verdict.chosen is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from dsr.chat.conversation import Conversation
 from dsr.chat.export_file import as_markdown
 from dsr.chat.record import Record
 from dsr.chat.repl import Repl
-from dsr.store import paths
 from dsr.ui import clipboard
 from dsr.ui.console import Console
 from runtime.base.run import Stop
@@ -21,13 +19,6 @@ from runtime.base.types import Message, ToolCall
 from tests.dsr.chat.chatting import a_model, conversation
 
 CODE = "So:\n```python\nx = 1\n```\nand\n```\ny = 2\n```\n"
-
-
-@pytest.fixture
-def log() -> Iterator[Record]:
-    with Record.open(paths.conversations_file(), Console()) as log:
-        log.begin("fake:1b", "")
-        yield log
 
 
 class Talk:
@@ -143,7 +134,7 @@ def test_edit_sends_what_the_editor_leaves(talk: Talk, tmp_path: Path, monkeypat
     [
         ("no-such-editor", "EDITOR='no-such-editor': there is no such program"),
         ("'", 'EDITOR="\'": a quotation mark is missing'),
-        ("false", "false ended with exit code 1; the message is not sent"),
+        ("false", "false ended with exit code 1; its text is not used"),
     ],
 )
 def test_an_editor_that_fails_sends_nothing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,13 +46,6 @@ def keys(*lines: str | KeyboardInterrupt) -> Callable[[str], str]:
         raise EOFError
 
     return read
-
-
-@pytest.fixture
-def log() -> Iterator[Record]:
-    with Record.open(paths.conversations_file(), Console()) as log:
-        log.begin("fake:1b", "")
-        yield log
 
 
 class Talk:

@@ -1,4 +1,4 @@
-"""A message written in the user's editor."""
+"""The user's own editor: for a message, and for a file."""
 
 from __future__ import annotations
 
@@ -32,16 +32,21 @@ def editor_command() -> list[str]:
     return [found]
 
 
-def edited(text: str) -> str:
-    """The text after the user changed it in an editor; "" for none. Raises DsrError if the editor fails."""
+def edit_file(file: Path) -> None:
+    """Open a file in the editor until it is closed. Raises UsageError without one, DsrError if it fails."""
     command = editor_command()
+    try:
+        done = subprocess.run([*command, str(file)], check=False)
+    except OSError as error:
+        raise DsrError(f"{command[0]}: cannot be started: {error.strerror}") from None
+    if done.returncode != 0:
+        raise DsrError(f"{command[0]} ended with exit code {done.returncode}; its text is not used")
+
+
+def edited(text: str) -> str:
+    """The text after the user changed it in an editor; "" for none. Raises as `edit_file` does."""
     with tempfile.TemporaryDirectory(prefix="dsr-") as folder:  # only its owner can read it
         file = Path(folder) / "message.md"
         file.write_text(text, encoding="utf-8")
-        try:
-            done = subprocess.run([*command, str(file)], check=False)
-        except OSError as error:
-            raise DsrError(f"{command[0]}: cannot be started: {error.strerror}") from None
-        if done.returncode != 0:
-            raise DsrError(f"{command[0]} ended with exit code {done.returncode}; the message is not sent")
+        edit_file(file)
         return read_text(file).strip()
