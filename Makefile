@@ -66,22 +66,29 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
+# For CPUs with AMX. The header of some compilers (GCC 12) tells the optimizer of 8 of the 64 bytes that ldtilecfg reads, so
+# that the engine's kernels for AMX crash (SIGSEGV): such a compiler makes none.
+NO_AMX = $(shell $${CXX:-c++} -include immintrin.h -E -x c++ /dev/null 2>/dev/null \
+           | grep -q '(const void \*\*)__config' && echo -mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+ENGINE_FLAGS = CMAKE_ARGS="$(ENGINE_ARGS)" CFLAGS="$$CFLAGS $(NO_AMX)" CXXFLAGS="$$CXXFLAGS $(NO_AMX)"
+
 # Everything comes from the lock, with the hashes of its files. The engine is compiled once per virtual environment. pip
-# keeps the wheel, so a second checkout takes seconds; a wheel from its cache that was built without RPC is built again.
+# keeps the wheel, so a second checkout takes seconds; a wheel from its cache that was built otherwise is built again.
 $(VENV)/engine: $(BIN)/python requirements.txt
 	@command -v c++ g++ clang++ >/dev/null || { echo "dsr compiles its engine once and needs a C++ compiler (Debian: apt install g++)"; exit 1; }
 	@echo "Building the engine, llama-cpp-python $(ENGINE). Once; about nine minutes on two cores. The log: $(VENV)/engine.log"
-	@{ CMAKE_ARGS="$(ENGINE_ARGS)" $(BIN)/pip install --verbose --disable-pip-version-check \
+	@{ $(ENGINE_FLAGS) $(BIN)/pip install --verbose --disable-pip-version-check \
 	     --require-hashes --requirement requirements.txt 2>&1 && echo engine-built; } | tee $(VENV)/engine.log | awk ' \
 	   match($$0, /\[[0-9]+\/[0-9]+\]/) { split(substr($$0, RSTART + 1, RLENGTH - 2), at, "/"); \
 	     if (at[2] > 9 && int(20 * at[1] / at[2]) != shown) { shown = int(20 * at[1] / at[2]); \
 	       printf "  %3d %%  (%d of %d files)\n", 5 * shown, at[1], at[2]; fflush() } } \
 	   /engine-built/ { built = 1 } END { exit !built }' \
 	 || { tail -n 25 $(VENV)/engine.log; echo "the engine could not be built; the whole log is in $(VENV)/engine.log"; exit 1; }
-	@$(BIN)/python -c 'import sys, llama_cpp; sys.exit(not llama_cpp.llama_supports_rpc())' || { \
-	   echo "pip had kept an engine without RPC: building again"; \
+	@$(BIN)/python -c 'import sys, llama_cpp as engine; amx = b"AMX" in engine.llama_print_system_info(); \
+	   sys.exit(not engine.llama_supports_rpc() or (amx and bool("$(NO_AMX)")))' || { \
+	   echo "pip had kept an engine that was built otherwise: building again"; \
 	   awk '/^llama-cpp-python==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.txt >$(VENV)/engine.txt; \
-	   CMAKE_ARGS="$(ENGINE_ARGS)" $(BIN)/pip install --quiet --no-cache-dir --force-reinstall --no-deps \
+	   $(ENGINE_FLAGS) $(BIN)/pip install --quiet --no-cache-dir --force-reinstall --no-deps \
 	     --require-hashes --requirement $(VENV)/engine.txt; }
 	@touch $@
 
