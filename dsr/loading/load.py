@@ -53,6 +53,7 @@ from runtime.machine.host import Host, available_memory, busy_cores, probe, resi
 from runtime.machine.machine import Machine
 from runtime.nodes.supervision import SupervisedBackend
 from runtime.placement import memory
+from runtime.placement.repacked import repacked
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend, OpenOptions
@@ -312,7 +313,7 @@ def _predictor(
     """None where the machine was measured with another number of threads, or has more than a CPU."""
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
-    total: int = _need(card, options).total + memory.repacked(card, host.features) if disk is None else disk.whole
+    total: int = _need(card, options).total + repacked(card, host.features) if disk is None else disk.whole
     return Predictor(
         card, machine, options.context, options.slots, options.kv_type, total, left_behind, options.kv_full, disk
     )

@@ -187,6 +187,11 @@ def layer_count(card: ModelCard) -> int:
     return card.layers - card.nextn_layers
 
 
+def has_plain_stack(card: ModelCard) -> bool:
+    """Whether every token is multiplied with matrices in a stack, as MLA's up-projections of each head are."""
+    return any(len(each.shape) == 3 and each.shape[2] > 1 and not each.is_expert_stack for each in card.tensors)
+
+
 def experts_met(card: ModelCard, tokens: int = 1, layer: int | None = None) -> float:
     """The expected share of routed experts that `tokens` tokens use if chosen at random.
 

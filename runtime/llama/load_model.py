@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from runtime.base.errors import Aborted, DoesNotFit, EngineFailed
 from runtime.base.events import Progress
 from runtime.base.run import Run
+from runtime.gguf.card import has_plain_stack
 from runtime.gguf.header import ANOTHER_FILE
+from runtime.gguf.reader import read_card
 from runtime.llama.native import log, native
 
 MORE_MEMORY = "close other programs, or raise the limits of this shell: ulimit -v unlimited; ulimit -d unlimited"
@@ -36,6 +39,9 @@ def load_model(path: Path, params_with: Callable[[Any], Any], run: Run) -> Any:
 
     callback = native.llama_progress_callback(progress)
     params = params_with(callback)
+    if has_amx() and has_plain_stack(read_card(path)):
+        # The engine lays such a weight out in AMX's order, and then has no kernel for its product: it aborts.
+        params.use_extra_bufts = False
     log.take()
     model = native.llama_model_load_from_file(os.fsencode(path), params)
     del callback
@@ -47,6 +53,12 @@ def load_model(path: Path, params_with: Callable[[Any], Any], run: Run) -> Any:
             raise DoesNotFit(f"{path}: there is not enough memory to open it: {said}", hint=MORE_MEMORY)
         raise EngineFailed(f"{path}: the engine cannot load it: {said}", hint=hint_of(said))
     return model
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the engine was compiled for the matrix tiles of this CPU (AMX of Intel's servers)."""
+    return b"AMX_INT8 = 1" in native.llama_print_system_info()
 
 
 def hint_of(said: str) -> str | None:

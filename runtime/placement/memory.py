@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from runtime.base.types import ByteCount
 from runtime.engine.backend import ROWS
 from runtime.gguf.card import ModelCard, layer_count, parts
-from runtime.gguf.header import TensorInfo
 from runtime.gguf.values import ArrayValue
 from runtime.placement import buffers, cache
 from runtime.placement.cache import CELLS, FLOAT
@@ -211,25 +210,6 @@ def _ahead(card: ModelCard, context: int, slots: int, kv_type: str, drafted: int
     )
 
 
-def repacked(card: ModelCard, features: Collection[str]) -> ByteCount:
-    """Bytes of weights that a CPU with these features (`Host.features`) keeps a second time in another order.
-
-    `top` shows them in addition to the mapped file, whose pages the system can drop, so no model needs this memory.
-    Source: ggml_repack_get_optimal_repack_type in ggml/src/ggml-cpu/repack.cpp.
-    """
-    multiples = _repacked_types(features)
-    tied = all(tensor.name != "output.weight" for tensor in card.tensors)
-
-    def is_copied(tensor: TensorInfo) -> bool:
-        if tensor.layer is None:
-            multiplied = tensor.name == ("token_embd.weight" if tied else "output.weight")
-        else:
-            multiplied = tensor.layer < layer_count(card) and len(tensor.shape) == (3 if tensor.is_expert_stack else 2)
-        return multiplied and tensor.type in multiples and tensor.shape[1] % multiples[tensor.type] == 0
-
-    return ByteCount(sum(tensor.size for tensor in card.tensors if is_copied(tensor)))
-
-
 def warning(card: ModelCard) -> str | None:
     """A warning about the memory of this file; None if there is nothing to say."""
     if not buffers.has_unpacked_latent(card):
@@ -245,13 +225,3 @@ def _mask_bytes(card: ModelCard, shape: CacheShape, opened: cache.CacheOptions) 
     """Bytes of one token in the attention masks, with the scores that lie beside them."""
     masks = 2 if buffers.is_indexed(card) else 1  # the indexer has one, too
     return int(cache.masked_cells(shape, opened) * (masks * _MASK + FLOAT * buffers.scored_floats(card)))
-
-
-def _repacked_types(features: Collection[str]) -> dict[str, int]:
-    """The types that this CPU repacks, and the number that must divide their rows."""
-    if "avx2" in features:
-        more = {"Q2_K": 8} if "avx512f" in features else {}
-        return {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8, **more}
-    if "asimddp" in features:
-        return {"Q4_0": 4, "Q4_K": 8, "Q5_K": 8, "Q6_K": 8, "IQ4_NL": 4, "MXFP4": 4, "Q8_0": 4, "Q1_0": 4}
-    return {}

@@ -68,7 +68,8 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     from runtime.gguf.reader import read_card
     from runtime.llama import LlamaBackend, OpenOptions
     from runtime.machine.host import probe
-    from runtime.placement.memory import need, repacked
+    from runtime.placement.memory import need
+    from runtime.placement.repacked import repacked
 
     card = read_card(path)
     options = OpenOptions(context=context, slots=votes, kv_type=kv_type, drafted=drafted)

@@ -38,6 +38,7 @@ from runtime.engine.template import Prompt
 from runtime.from_disk.use import DiskUse
 from runtime.machine.host import Host, peak_memory, probe
 from runtime.placement import memory
+from runtime.placement.repacked import repacked
 
 if TYPE_CHECKING:
     from runtime.llama import LlamaBackend
@@ -115,7 +116,7 @@ def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     need = memory.need(
         model.card, model.backend.context, model.backend.slots, job.load.kv_type, kv_full=job.load.kv_full
     )
-    return int(need.total + memory.repacked(model.card, host.features))
+    return int(need.total + repacked(model.card, host.features))
 
 
 def _load_parameters(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:

@@ -19,7 +19,8 @@ from runtime.gguf.types import BY_NAME
 from runtime.gguf.values import ArrayValue
 from runtime.placement.cache import CacheOptions, cache_bytes
 from runtime.placement.cache_shape import cache_shape
-from runtime.placement.memory import host_cache, largest_context, need, part_sizes, repacked, warning
+from runtime.placement.memory import host_cache, largest_context, need, part_sizes, warning
+from runtime.placement.repacked import repacked
 
 NANO = Path(__file__).parents[3] / "dsr" / "data" / "nano.gguf"
 MIB = 1 << 20
@@ -301,6 +302,27 @@ def test_what_is_not_multiplied_or_has_odd_rows_is_not_repacked() -> None:
     assert repacked(card(tensors=kept), ("avx2",)) == kept[3].size + kept[4].size
     tied = tuple(each for each in kept if each.name != "output.weight")
     assert repacked(card(tensors=tied), ("avx2",)) == kept[0].size + kept[4].size
+
+
+def test_what_amx_keeps_a_second_time() -> None:
+    server = ("avx2", "avx512f", "amx_tile", "amx_int8")
+    matrices = (
+        tensor("blk.0.attn_q.weight", (256, 64), "Q8_0"),  # 64 rows of 8 blocks, four bytes more for each
+        tensor("blk.0.attn_k.weight", (256, 48), "Q8_0"),  # half a tile is left over
+        tensor("blk.0.attn_v.weight", (256, 40), "Q4_0"),  # not in tiles, but in groups of eight rows
+        tensor("blk.0.ffn_up_exps.weight", (256, 64, 4), "Q4_K"),
+    )
+    sizes = [each.size for each in matrices]
+    assert repacked(card(tensors=matrices), server) == sizes[0] + 64 * 8 * 4 + sizes[2] + sizes[3]
+
+
+def test_a_model_with_latent_attention_keeps_nothing_twice_on_a_cpu_with_amx() -> None:
+    latent = (
+        tensor("blk.0.attn_k_b.weight", (256, 64, 4), "Q4_0"),
+        tensor("blk.0.attn_output.weight", (256, 64), "Q4_0"),
+    )
+    assert repacked(card(tensors=latent), ("avx2", "amx_int8")) == 0
+    assert repacked(card(tensors=latent), ("avx2",)) == latent[1].size
 
 
 def test_the_cache_grows_in_steps_of_256_tokens() -> None:
