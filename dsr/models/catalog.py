@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal, get_args
 
+from dsr.models.name_parts import parts, size_of
 from dsr.models.shape import Shape
 from runtime.base.errors import UsageError
 from runtime.gguf.rope import Yarn
@@ -174,12 +176,19 @@ class Catalog:
         return tuple(e for e in self.entries if any(n.startswith(prefix) for n in e.names))
 
     def suggest(self, name: str) -> list[str]:
-        """Up to five short names that look like `name`, the closest first."""
-        owner = {n: e.name for e in self.entries for n in (*e.names, e.model.casefold())}
+        """Up to five short names that look like `name`, the closest first; if it tells a size, the closest in size."""
+        owner = {n: e for e in self.entries for n in (*e.names, e.model.casefold())}
         wanted = name.casefold().rpartition("/")[2][:100]
-        family = [e.name for e in self.tags(wanted.partition(":")[0])]
-        close = difflib.get_close_matches(wanted, owner, n=5, cutoff=0.6)
-        return list(dict.fromkeys([*(owner[n] for n in close), *family]))[:5]
+        base = wanted.partition(":")[0]
+        close = [owner[n] for n in difflib.get_close_matches(wanted, owner, n=5, cutoff=0.6)]
+        found = list(dict.fromkeys([*close, *self.tags(base)]))
+        size = max((size_of(part) or 0.0 for part in parts(wanted)), default=0.0)
+        if size and found:
+            bases = {e.name: e.name.partition(":")[0] for e in self.entries}
+            near = difflib.get_close_matches(base, dict.fromkeys(bases.values()), n=5, cutoff=0.6)
+            found = list(dict.fromkeys([*found, *(e for e in self.entries if bases[e.name] in near)]))
+            found.sort(key=lambda each: (bases[each.name] != base, abs(math.log(each.parameters / size))))
+        return [each.name for each in found[:5]]
 
     def entry_for_repo(self, repo: str) -> CatalogEntry | None:
         """The entry whose GGUF files or original weights are kept in this repository."""

@@ -57,6 +57,11 @@ def quant_of(filename: str) -> str | None:
     return None
 
 
+def is_quant(text: str) -> bool:
+    """Whether a text is a quantization and nothing else."""
+    return _QUANT.fullmatch(text) is not None
+
+
 def normal_quant(quant: str) -> str:
     """One spelling for each: upper case, and F16 for FP16."""
     return re.sub(r"^FP(16|32)$", r"F\1", quant.upper())

@@ -12,6 +12,7 @@ from typing import Literal
 from dsr.models.catalog import Catalog, CatalogEntry, load
 from dsr.models.gguf_names import normal_quant, quant_of
 from dsr.models.other_programs import offered, split_program
+from dsr.models.spellings import Spelled, spelled
 from dsr.store import aliases, paths
 from quant.sources.weight_files import is_raw_part
 from runtime.base.errors import NotFound, UsageError
@@ -65,11 +66,14 @@ def parse(text: str) -> Reference:
 
 
 def sizes(name: str) -> tuple[CatalogEntry, ...]:
-    """The models that a name without a size means (deepseek-r1, deepseek-r1:latest); none if the name means one."""
+    """The models that a name without a size means (deepseek-r1, deepseek-r1:latest, llama3.2); none if it means one."""
     bare = name.casefold().removesuffix(_LATEST)
     if bare in aliases.load(paths.aliases_file()) or load().lookup(bare):
         return ()
-    return load().tags(bare)
+    if tags := load().tags(bare):
+        return tags
+    found = _as_others_spell_it(bare, load())
+    return found.entries if len(found.entries) > 1 and found.quant is None else ()
 
 
 def parse_target(text: str) -> Reference:
@@ -118,6 +122,8 @@ def guess(word: str) -> Guess:
         return Guess("no")
     catalog = load()
     if _is_path(word) or "/" in word or catalog.lookup(word) or catalog.tags(word) or _holds_weights(Path(word)):
+        return Guess("model")
+    if _as_others_spell_it(word, catalog).entries:
         return Guess("model")
     names = near_names(word, catalog)
     if _TAGGED.fullmatch(word):
@@ -205,6 +211,8 @@ def _split_quant(text: str) -> tuple[str, str | None]:
     found = re.search(r"[@:]([^@:]*)$", text)
     if found is None:
         return text, None
+    if text.casefold().endswith(_LATEST):
+        return text[: found.start()], None
     if not _QUANT.fullmatch(found[1]) or len(found[1]) > _LONGEST_QUANT:
         raise UsageError(f"{found[1]!r} is not a quantization", hint="write it as org/repo:Q4_K_M")
     return text[: found.start()], normal_quant(found[1])
@@ -212,7 +220,8 @@ def _split_quant(text: str) -> tuple[str, str | None]:
 
 def _short_name(text: str, catalog: Catalog) -> Reference:
     entry, quant = catalog.lookup(text), None
-    if entry is None and re.search(r"[@:]", text) and not text.casefold().endswith(_LATEST):
+    found = _as_others_spell_it(text, catalog) if entry is None else Spelled((), None)
+    if entry is None and not found.entries and re.search(r"[@:]", text) and not text.casefold().endswith(_LATEST):
         name, quant = _split_quant(text)
         entry = catalog.lookup(name)
     if entry is not None:
@@ -222,11 +231,19 @@ def _short_name(text: str, catalog: Catalog) -> Reference:
         raise _ambiguous_name(text, tags)
     if _holds_weights(Path(text)):
         return Reference("path", text, path=Path(text))
+    if len(found.entries) > 1:
+        raise _ambiguous_name(text, found.entries)
+    if found.entries:
+        return Reference("name", text, repo=found.entries[0].gguf, quant=found.quant, entry=found.entries[0])
     near = catalog.suggest(text)
-    raise NotFound(
-        f"no model is called {text!r}",
-        hint=f"did you mean {', '.join(near)}?" if near else "to see the names: dsr list --catalog",
-    )
+    meant = f"did you mean {', '.join(near)}?" if near else "to see the names: dsr list --catalog"
+    others = " Any other model of the hub: dsr pull org/repo" if near and _TAGGED.fullmatch(text) else ""
+    raise NotFound(f"no model is called {text!r}", hint=meant + others)
+
+
+def _as_others_spell_it(name: str, catalog: Catalog) -> Spelled:
+    """The models that a name of another program means; a word that has no digit is no name."""
+    return spelled(name, catalog.entries if re.search(r"\d", name) else ())
 
 
 def _holds_weights(path: Path) -> bool:
