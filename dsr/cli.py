@@ -27,9 +27,12 @@ dsr runs reasoning models on your own machine.
 
   dsr chat "What is 347 + 586?"   ask the small model that comes with dsr
   dsr list --fits                 see which models suit this machine
-  dsr pull deepseek-r1:1.5b       download one, then: dsr chat deepseek-r1:1.5b
+  {pull}
 
 All commands: dsr --help"""
+
+
+_WHAT = 34  # the column where a line of the greeting says what its command does
 
 
 class Boundary(GroupedGroup):
@@ -166,9 +169,22 @@ def dsr(
     """
     if ctx.invoked_subcommand is None:
         columns = shutil.get_terminal_size().columns
-        for line in _GREETING.splitlines():
-            parts = [line] if len(line) <= columns else wrap_words(line, columns, hang=4)
+        for line in _greeting().splitlines():
+            hang = _WHAT if columns >= 2 * _WHAT else 4
+            parts = [line] if len(line) <= columns else wrap_words(line, columns, hang=hang)
             streams.write_out("".join(f"{part.rstrip()}\n" for part in parts))
+
+
+def _greeting() -> str:
+    """Three things to do. The third names the model that dsr recommends for this machine, once it has chosen one."""
+    from dsr.plan.recommended import kept
+
+    command, _, figures = (kept() or "").partition(" (")
+    if not command:
+        command, what = "dsr pull NAME", "download one, then: dsr chat NAME"
+    else:
+        what = f"one for this machine: {figures.removesuffix(')')}"
+    return _GREETING.format(pull=f"{command:<{_WHAT - 2}}{what}")
 
 
 register(app)

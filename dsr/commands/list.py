@@ -100,7 +100,11 @@ def _show_local(console: Console) -> None:
     if len(models) > 1:
         console.say(f"{total} in {library.hub_cache_folder()}")
     else:
-        console.say("more models: dsr list --catalog; to download one: dsr pull qwen3:8b")
+        from dsr.plan.recommended import kept
+
+        if (pull := kept()) is not None:
+            console.say(f"for this machine: {pull}")
+        console.say("more models: dsr list --fits")
 
 
 def _name(model: Model) -> str:

@@ -34,13 +34,15 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
     rows: Mapping[str, RunnableModel] = {}
     suggested = larger = None
     if fits or not console.quiet:
+        from dsr.plan.recommended import choose
         from dsr.plan.suggest import disk_suggestion, machine_for_suggestions, recent_thinkers, suggestion
         from dsr.ui.progress import showing
 
         with showing(console) as listen:
             machine = machine_for_suggestions(listen)
         among = recent_thinkers(catalog) if family is None else entries
-        suggested = suggestion(among, machine) if machine else None
+        if machine is not None:
+            suggested = choose(machine) if family is None else suggestion(among, machine)
         larger = disk_suggestion(among, machine) if machine and sys.platform.startswith("linux") else None
         rows = _runnable(entries, machine)
         if fits:
@@ -96,13 +98,12 @@ def _fits(row: RunnableModel | None) -> str:
 
 
 def _say_suggestion(console: Console, row: RunnableModel | None, group: str) -> None:
-    from dsr.plan.report import figure
+    from dsr.plan.recommended import pull_line
 
     if row is None:
         console.say(f"no model of the {group} fits this machine", style="plain")
         return
-    speed = f"~{row.memory}, ~{figure(row.tokens_per_second)} tokens/s, estimated"
-    console.say(f"for this machine: dsr pull {row.name} ({speed})", style="bold")
+    console.say(f"for this machine: {pull_line(row)}", style="bold")
 
 
 def _show_table(

@@ -97,12 +97,22 @@ def plan(
             past = load(predictions_file())
             on_this_machine, catalogue = runnable_models(machine, options, past=past)
             notes = speed_notes(machine, past_correction(machine, past))
+            suggested = _suggested(machine, here=machine_file is None and nodes is None)
         else:
             decided = _decided(model, machine_file, nodes, options, console, listen, again=again)
     if model is None:
-        _show_runnable(console, machine, on_this_machine, catalogue, notes)
+        _show_runnable(console, machine, on_this_machine, catalogue, notes, suggested)
     else:
         _show(console, decided)
+
+
+def _suggested(machine: Machine, *, here: bool) -> RunnableModel | None:
+    """The model that dsr recommends for a machine; that of `here` is kept, and named elsewhere."""
+    from dsr.models.catalog import load
+    from dsr.plan.recommended import choose
+    from dsr.plan.suggest import recent_thinkers, suggestion
+
+    return choose(machine) if here else suggestion(recent_thinkers(load()), machine)
 
 
 def _decided(
@@ -189,8 +199,10 @@ def _show_runnable(
     here: tuple[RunnableModel, ...],
     catalogue: tuple[RunnableModel, ...],
     notes: list[str],
+    suggested: RunnableModel | None,
 ) -> None:
     from dsr.plan import report
+    from dsr.plan.recommended import pull_line
 
     console.json(
         "dsr.plan.catalog/1",
@@ -212,3 +224,5 @@ def _show_runnable(
     for line in notes:
         console.say(line)
     console.say(report.RUNNABLE_LEGEND)
+    if suggested is not None:
+        console.say(f"for this machine: {pull_line(suggested)}", style="bold")

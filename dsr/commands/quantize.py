@@ -235,6 +235,7 @@ def _list(src: str | None, console: Console) -> None:
         console.table(HEADER, [row.cells() for row in rows], right=(1, 2, 3))
         console.say(printable(f"bits and size: of {source.name}; of another model: dsr quantize MODEL --list-recipes"))
         console.say("KLD: loss in nats per token, measured on nano; imatrix: needs --imatrix or --round")
+        console.say("A KLD below 0.002 is no loss: the engine rounds its own sums differently for each type of weights")
         console.say("--round best corrects errors of rounding with any of them, at the same size", style="plain")
     else:
         for row in rows:

@@ -52,7 +52,7 @@ _RECIPE_KEYS = ("summary", "label", "round", "include", "rule")
 _RULE_KEYS = ("role", "name", "layers", "type", "why", "source")
 _REQUIRED = ("type", "why", "source")
 _PLAIN = {
-    "f32": "plain conversion: nothing is lost",
+    "f32": "plain conversion: exact",
     "bf16": "plain conversion: lossless for BF16, FP8",
     "f16": "plain conversion: half precision",
     "q8_0": "plain conversion: hardly a loss",

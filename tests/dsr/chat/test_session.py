@@ -27,10 +27,7 @@ from tests.lora import pair, write_lora
 
 ROOT = Path(__file__).resolve().parents[3]
 SUM = "What is 347 + 586?"
-GREETING = (
-    "nano, a 12 M demonstration model: arithmetic, words, dates, simple logic. For a real model: "
-    "dsr pull deepseek-r1:1.5b"
-)
+GREETING = "nano, a 12 M demonstration model: arithmetic, words, dates, simple logic. For a real model: dsr list --fits"
 TIMES = ("load", "prefill", "decode")
 
 

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from dsr import cli
+from dsr.plan import recommended
+from dsr.plan.suggest import suggestion
+from runtime.base.events import ignore
+from runtime.machine.machine import Machine
+from tests.dsr.plan.planning import GIB, a_machine, cpu
+
+
+@pytest.fixture
+def laptop(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine with 16 GiB, as measured."""
+    found = a_machine(cpu(16 * GIB, 30e9))
+    monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: found)
+    return found
+
+
+def test_nothing_is_recommended_before_the_machine_is_measured() -> None:
+    assert recommended.kept() is None
+    assert "dsr pull NAME" in CliRunner().invoke(cli.app, []).stdout
+
+
+def test_the_first_screen_the_list_and_the_catalogue_name_one_model(laptop: Machine) -> None:
+    line = recommended.measured(ignore)
+    assert line is not None
+    command, _, figures = line.partition(" (")
+    assert figures.startswith("~")
+    assert figures.endswith(" tokens/s)")
+    for arguments in (["list"], ["list", "--catalog"], ["list", "--fits"]):
+        assert f"for this machine: {line}" in CliRunner().invoke(cli.app, arguments).stderr
+    assert f"  {command} " in CliRunner().invoke(cli.app, []).stdout
+
+
+def test_the_kept_model_is_the_one_that_is_suggested(laptop: Machine) -> None:
+    from dsr.models.catalog import load
+    from dsr.plan.suggest import recent_thinkers
+
+    row = suggestion(recent_thinkers(load()), laptop)
+    assert row is not None
+    assert recommended.choose(laptop) == row
+    assert recommended.kept() == recommended.pull_line(row)
+    assert recommended.pull_line(row).startswith(f"dsr pull {row.name} (")
+
+
+def test_where_no_model_fits_nothing_is_kept() -> None:
+    assert recommended.choose(a_machine(cpu(10**6))) is None
+    assert recommended.kept() is None
