@@ -73,7 +73,7 @@ def settled(asked: ModelAndQuestion, console: Console, *, interactive: bool) -> 
         raise error
     if asked.near:
         answers = {"y": "yes", "q": "question", "n": "no"}
-        said = choose(f"{error.message}. Use {asked.near[0]}? [y]es, [n]o, or it is the [q]uestion:", answers)
+        said = choose(f"{error.message}. Use {asked.near[0]}? [y]es, [n]o; [q] it is a question:", answers)
     else:
         said = choose(f"{error.message}. Is it the question? [q]uestion, [n]o:", {"q": "question", "n": "no"})
     if said == "y":

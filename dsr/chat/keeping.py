@@ -48,8 +48,7 @@ class Keeping:
             answer = as_markdown(short_name(self._conversation.reference), self._conversation.system, turns)
         elif what:
             raise UsageError(f"/copy takes code, all, or nothing, not {what!r}")
-        taker = clipboard.copy(answer)
-        self._console.say(f"copied {counted(len(answer), 'character')} to {taker}")
+        self._console.say(f"copied {counted(len(answer), 'character')} {clipboard.copy(answer)}")
 
     def save(self, name: str) -> None:
         """/save: the conversation as a JSON file. Raises UsageError, DsrError."""

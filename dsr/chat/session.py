@@ -25,6 +25,7 @@ from dsr.loading.load import load
 from dsr.loading.options import ExpertsRequest, LoadOptions
 from dsr.models import library
 from dsr.models.model import Model
+from dsr.models.references import is_known, sizes
 from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
 from dsr.store import paths
 from dsr.store.kept_states import KeptStates
@@ -354,7 +355,7 @@ def _find(name: str | None, request: ChatRequest, earlier: Earlier | None) -> Mo
         ways = [error.hint] if error.hint else []
         if request.model is None and earlier is not None:
             ways.append("or go on with another model: dsr chat MODEL --resume")
-        elif name and request.prompt is None and "/" not in name:
+        elif name and request.prompt is None and "/" not in name and not sizes(name) and not is_known(name):
             # Somebody who typed one word may have meant it as a question.
             ways.append(f"to ask the default model: dsr chat -p {shlex.quote(name)}")
         raise NotFound(error.message, hint="; ".join(ways) or None) from None

@@ -1,4 +1,4 @@
-"""The catalogue as `dsr list --catalog` shows it: family by family, with one suggestion for this machine."""
+"""The catalogue as `dsr list --catalog` shows it: family by family, then one suggestion for this machine."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def show_catalog(console: Console, *, fits: bool, family: str | None, thinks: bo
     if not entries and not fits:
         console.say(f"no model of the {group} thinks")
         return
-    _say_suggestion(console, suggested, group)
-    if larger is not None:
-        speed = f"about {figure(larger.tokens_per_second)} tokens/s, estimated"
-        console.say(f"larger than memory: dsr plan {larger.name} ({larger.quant} from disk, {speed})", style="plain")
     if entries:
         _show_table(console, entries, new, rows, _FITS_HEADER if fits else _HEADER)
         console.say(_legend(entries, new, fits=fits))
     elif suggested is not None:
         console.say("all models of this list are slower than people read; to see them, leave out --fits")
+    if larger is not None:
+        speed = f"about {figure(larger.tokens_per_second)} tokens/s, estimated"
+        console.say(f"larger than memory: dsr plan {larger.name} ({larger.quant} from disk, {speed})", style="plain")
+    _say_suggestion(console, suggested, group)
 
 
 def _runnable(entries: Iterable[CatalogEntry], machine: Machine | None) -> dict[str, RunnableModel]:

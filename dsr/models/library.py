@@ -90,12 +90,18 @@ def find(text: str) -> Model:
 
 
 def _one_of_sizes(text: str) -> str:
-    """A name that means models of several sizes, with its size if exactly one of them is on this machine."""
+    """A name that means models of several sizes, with its size if exactly one of them is on this machine.
+
+    Raises NotFound if none is.
+    """
     named = sizes(text)
     if not named:
         return text
     repos = {str(model.repo).casefold() for model in cached_models() if model.kind == "gguf" and not model.problem}
     here = [entry.name for entry in named if entry.gguf.casefold() in repos]
+    if not here:
+        one = f"dsr pull {text} takes the one of {len(named)} sizes that suits this machine"
+        raise NotFound(f"no {text} is on this machine", hint=f"{one}; or pull {listed([each.name for each in named])}")
     return here[0] if len(here) == 1 else text
 
 

@@ -15,7 +15,7 @@ from dsr.models.other_programs import offered, split_program
 from dsr.models.spellings import Spelled, spelled
 from dsr.store import aliases, paths
 from quant.sources.weight_files import is_raw_part
-from runtime.base.errors import NotFound, UsageError
+from runtime.base.errors import DsrError, NotFound, UsageError
 from runtime.base.files import expanded
 
 EMBEDDED = "nano"
@@ -63,6 +63,14 @@ def parse(text: str) -> Reference:
     """
     target = aliases.load(paths.aliases_file()).get(text.casefold())
     return parse_target(text) if target is None else replace(parse_target(target), text=text)
+
+
+def is_known(name: str) -> bool:
+    """Whether the catalogue has a model of this name, with a quantization or without."""
+    try:
+        return parse(name).entry is not None
+    except DsrError:
+        return False
 
 
 def sizes(name: str) -> tuple[CatalogEntry, ...]:

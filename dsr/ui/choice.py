@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from dsr.ui.console import wrapped
 from dsr.ui.streams import write_err
 
 
@@ -17,7 +18,7 @@ def choose(question: str, answers: Mapping[str, str]) -> str:
     _discard_typed_ahead()
     last = [*answers][-1]
     while True:
-        write_err(f"{question} ")
+        write_err(f"{wrapped(question, sys.stderr)} ")
         line = sys.stdin.readline()
         if not line:
             write_err("\n")

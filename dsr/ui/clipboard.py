@@ -26,19 +26,20 @@ _PROGRAMS: tuple[tuple[str, Sequence[str]], ...] = (
 
 
 def copy(text: str) -> str:
-    """Copies the text; returns who got it. Raises DsrError where nobody can take it."""
-    taken = []
+    """Copies the text; returns how, and what to do if that fails unseen. Raises DsrError where nobody can take it."""
+    by = ""
     if (program := _program()) is not None and _fed(program, text):
-        taken.append(program[0])
+        by = f"with {program[0]}"
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     if is_terminal(sys.stderr) and len(encoded) <= _MOST_BASE64:
         write_err(f"\x1b]52;c;{encoded}\x07")
-        taken.append("the terminal")
-    if not taken:
+        # A terminal does not answer: whether it has the text shows only when the user pastes it.
+        by = by or "by the terminal; if it pastes nothing, it allows no copying: /export FILE"
+    if not by:
         raise DsrError(
             "no clipboard takes this text", hint="install wl-copy or xclip, or write it to a file: /export FILE"
         )
-    return " and ".join(taken)
+    return by
 
 
 def _program() -> Sequence[str] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime.base.errors import DsrError, UsageError
 from runtime.base.texts import read_text
 
-_USUAL = ("sensible-editor", "nano", "vim", "vi", "notepad.exe")
+_USUAL = ("editor", "nano", "vim", "vi", "notepad.exe")
 
 
 def editor_command() -> list[str]:

@@ -85,4 +85,4 @@ def test_at_a_terminal_dsr_asks_back(
             settled(words, Console(), interactive=True)
     else:
         assert settled(words, Console(), interactive=True) == settled_as
-    assert asked == ["no model is called 'nanoo'. Use nano? [y]es, [n]o, or it is the [q]uestion:"]
+    assert asked == ["no model is called 'nanoo'. Use nano? [y]es, [n]o; [q] it is a question:"]

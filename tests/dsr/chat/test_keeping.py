@@ -181,6 +181,7 @@ def test_a_terminal_gets_the_text_as_osc_52(
 
     monkeypatch.setattr("dsr.ui.clipboard.is_terminal", lambda _: True)
     monkeypatch.setattr("dsr.ui.clipboard._program", lambda: None)
-    assert clipboard.copy("hé\x1b[0m") == "the terminal"
+    told = clipboard.copy("hé\x1b[0m")
+    assert told == "by the terminal; if it pastes nothing, it allows no copying: /export FILE"
     written = capsys.readouterr().err
     assert written == f"\x1b]52;c;{base64.b64encode('hé'.encode() + bytes([27]) + b'[0m').decode()}\x07"

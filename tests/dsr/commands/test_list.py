@@ -108,25 +108,25 @@ def test_the_catalogue_tells_size_memory_and_speed_and_is_honest_about_distills(
     assert large.split()[4:7] == ["-", "-", "no"]
 
 
-def test_the_first_line_suggests_one_model_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_line_suggests_one_model_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(64 * 2**30)))
-    first = run("--catalog").stderr.splitlines()[0]
+    first = run("--catalog").stderr.splitlines()[-1]
     assert first.startswith("for this machine: dsr pull ")
     assert first.endswith(" tokens/s)")
 
 
-def test_without_room_for_any_model_the_first_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_for_any_model_the_last_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(10**6)))
-    assert run("--catalog").stderr.splitlines()[0] == "no model of the catalogue fits this machine"
+    assert run("--catalog").stderr.splitlines()[-1] == "no model of the catalogue fits this machine"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="models run from the disk on Linux only")
-def test_a_model_that_runs_from_the_disk_is_offered_below_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_runs_from_the_disk_is_offered_above_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = a_machine(cpu(64 * 2**30), disk_read=7e9)
     monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: fast)
-    first, second = run("--family", "gpt-oss").stderr.splitlines()[:2]
-    assert first.startswith("for this machine: dsr pull gpt-oss:20b ")
-    assert second.startswith("larger than memory: dsr plan gpt-oss:120b (MXFP4 from disk, about ")
+    *_, first, last = run("--family", "gpt-oss").stderr.splitlines()
+    assert last.startswith("for this machine: dsr pull gpt-oss:20b ")
+    assert first.startswith("larger than memory: dsr plan gpt-oss:120b (MXFP4 from disk, about ")
     value = json.loads(run("--family", "gpt-oss", "--catalog", "--json").stdout)
     assert value["from_disk_suggestion"]["from_disk"] is True
     assert value["suggestion"]["from_disk"] is False
@@ -168,8 +168,8 @@ def test_an_unknown_family_names_near_ones() -> None:
 
 def test_with_a_family_the_suggestion_is_one_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(64 * 2**30)))
-    assert run("--family", "llama").stderr.startswith("for this machine: dsr pull llama-3.")
-    assert run("--family", "gpt-oss").stderr.startswith("for this machine: dsr pull gpt-oss:20b ")
+    assert run("--family", "llama").stderr.splitlines()[-1].startswith("for this machine: dsr pull llama-3.")
+    assert run("--family", "gpt-oss").stderr.splitlines()[-1].startswith("for this machine: dsr pull gpt-oss:20b ")
     assert run("--family", "llama", "--thinks").stderr == "no model of the family llama thinks\n"
 
 
@@ -177,16 +177,16 @@ def test_a_family_of_which_nothing_fits_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(8 * 2**30)))
     result = run("--family", "kimi", "--fits")
     first, second = result.stderr.splitlines()
-    assert (result.stdout, first) == ("", "no model of the family kimi fits this machine")
-    assert second.startswith("larger than memory: dsr plan kimi-linear:48b-a3b (Q2_K from disk, about ")
+    assert (result.stdout, second) == ("", "no model of the family kimi fits this machine")
+    assert first.startswith("larger than memory: dsr plan kimi-linear:48b-a3b (Q2_K from disk, about ")
 
 
 def test_a_family_whose_models_are_all_slow_says_how_to_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsr.plan.suggest.machine_for_suggestions", lambda listen: a_machine(cpu(64 * 2**30, 1e9)))
     result = run("--family", "gpt-oss", "--fits")
     assert result.stdout == ""
-    assert result.stderr.splitlines()[0].startswith("for this machine: dsr pull gpt-oss:20b (~")
-    assert result.stderr.splitlines()[1] == (
+    assert result.stderr.splitlines()[-1].startswith("for this machine: dsr pull gpt-oss:20b (~")
+    assert result.stderr.splitlines()[0] == (
         "all models of this list are slower than people read; to see them, leave out --fits"
     )
 

@@ -70,6 +70,11 @@ def test_a_file_of_the_cache_is_listed_with_everything_that_is_known(cache: Path
 
 
 def test_a_name_without_a_size_is_the_only_size_on_this_machine(cache: Path) -> None:
+    with pytest.raises(NotFound, match="no deepseek-r1 is on this machine") as caught:
+        find("deepseek-r1")
+    assert str(caught.value.hint).startswith(
+        "dsr pull deepseek-r1 takes the one of 7 sizes that suits this machine; or "
+    )
     put(cache, R1_7B, "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", b"weights")
     assert find("deepseek-r1").reference == find("deepseek-r1:latest").reference == "deepseek-r1:7b:Q4_K_M"
     other = load().lookup("deepseek-r1:8b")
