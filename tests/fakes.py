@@ -102,6 +102,8 @@ class FakeBackend:
         self.confidence: Callable[[list[int]], float] = lambda held: 4.0
         self.likelihood: Callable[[list[int], int], float] = lambda held, token: -0.5
         self.unsure: Callable[[list[int]], float] = lambda held: 0.0
+        self.hidden: Callable[[list[int]], tuple[float, ...]] = lambda held: (0.0, 0.0)
+        self._hidden_rows = False
         self.specials: dict[str, int] = {}
         self.most_outputs = max(slots + 1, 17)
 
@@ -157,6 +159,8 @@ class FakeBackend:
             raise NoRoom("full")
         self._fill(batch, len(batch.tokens))
         assert len(batch.outputs) <= self.most_outputs
+        assert not batch.hidden or len(batch.outputs) == len(batch.tokens), "the engine would put out all rows"
+        self._hidden_rows = batch.hidden
         self._rows = {row: self.held(batch.slots[row])[: batch.positions[row] + 1] for row in batch.outputs}
         self.decoded += len(batch.tokens)
         self.batches.append(len(batch.tokens))
@@ -208,6 +212,10 @@ class FakeBackend:
 
     def entropy(self, row: int) -> float:
         return self.unsure(self._rows[row])
+
+    def hidden_state(self, row: int) -> tuple[float, ...]:
+        assert self._hidden_rows, "no hidden states were asked for"
+        return self.hidden(self._rows[row])
 
     def fork(self, source: int, target: int) -> None:
         assert source != target

@@ -191,6 +191,7 @@ def verdict_json(verdict: Verdict, seed: int) -> dict[str, Any]:
             for each in verdict.samples
         ],
         "tokens": {"spent": verdict.spent, "saved": verdict.saved, "sequential": verdict.sequential},
+        "valued_by": verdict.valued_by,
         "evidence": [
             {
                 "document": each.paragraph.document,

@@ -11,9 +11,9 @@ from quant.convert.facts import Facts
 from quant.convert.family import Family
 from quant.convert.layout import Layout, Target
 from quant.sources.checkpoint import Checkpoint, check_readable
-from quant.sources.safetensors import StoredTensor
 from runtime.base.errors import ONE_MODEL, BadModelFile
 from runtime.base.events import Listener, Notice
+from runtime.base.safetensors import StoredTensor
 from runtime.base.types import counted
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.sources.safetensors import LONGEST_NAME
 from runtime.base.errors import BadModelFile, DsrError
 from runtime.base.file_kind import file_kind
+from runtime.base.safetensors import LONGEST_NAME
 
 _MOST_ENTRIES = 1 << 20
 _MAKE_ONE = "make one: dsr imatrix MODEL"

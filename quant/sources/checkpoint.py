@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from quant.sources.find_forms import find_forms
 from quant.sources.forms import Form, Fp4
 from quant.sources.mapped import FLOATS, MappedFiles
-from quant.sources.safetensors import StoredTensor
 from quant.sources.shards import read_bytes, read_json, stored_tensors
 from quant.sources.stored_quantization import FILES, Scheme, check_tensors, stored_scheme
 from runtime.base.errors import PULL_AGAIN, BadModelFile, Incompatible, NotFound
+from runtime.base.safetensors import StoredTensor
 
 if TYPE_CHECKING:
     import numpy as np

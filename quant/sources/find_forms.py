@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from quant.sources.forms import Form, Fp4, Grid, PackedColumns, PackedRows, Scaled
 from quant.sources.mapped import FLOATS, MappedFiles
-from quant.sources.safetensors import StoredTensor
 from quant.sources.stored_quantization import Scheme
 from runtime.base.errors import ONE_MODEL, BadModelFile
+from runtime.base.safetensors import StoredTensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

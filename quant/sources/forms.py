@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from quant.sources.mapped import MappedFiles
-from quant.sources.safetensors import StoredTensor
 from runtime.base.errors import PUBLISHED, BadModelFile
+from runtime.base.safetensors import StoredTensor
 
 if TYPE_CHECKING:
     import numpy as np

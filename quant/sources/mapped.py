@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quant.sources.safetensors import StoredTensor
 from runtime.base.errors import PUBLISHED, BadModelFile, DsrError
+from runtime.base.safetensors import StoredTensor
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,6 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from quant.sources.safetensors import StoredTensor, read_header
 from quant.sources.weight_files import INDEX, WeightFiles, index_of, weight_files
 from runtime.base.errors import (
     ONE_MODEL,
@@ -19,6 +18,7 @@ from runtime.base.errors import (
     VerificationFailed,
 )
 from runtime.base.file_kind import JSON, TEXT, file_kind
+from runtime.base.safetensors import StoredTensor, read_header
 from runtime.base.types import ByteCount
 
 # A text may need twenty times its bytes once it is parsed. Tokenizers have up to 35 MB, the index of DeepSeek-R1 9 MB.

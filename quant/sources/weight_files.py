@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from quant.sources.safetensors import LONGEST_NAME
 from runtime.base.errors import Incompatible, NotFound, UsageError, VerificationFailed
 from runtime.base.quoted import spelled
+from runtime.base.safetensors import LONGEST_NAME
 from runtime.base.shard_names import is_whole, missing_shards, shard_of
 from runtime.base.types import counted, listed
 

@@ -320,6 +320,7 @@ class Completion:
     has an entry for each of them. `slots` is the number of sequences that were decoded together at most: the last bits,
     so sometimes the text, depend on it. `cached`: tokens of its prompt that were in the cache, so not decoded for it.
     `rivals`: log-probabilities in nats of `Request.rivals`, in the place of the reply's first token.
+    `hidden`: the hidden state that `Request.hidden` asks for.
     `calls` are the calls of tools, which `answer` leaves out. `stop_string` is the one that ended it, which `answer`
     leaves out, too; empty for any other end. `first_token_seconds` and `latency` count from its turn in the engine,
     before its prompt is read, to its first token and to its end; `seconds` from the end of the prompt. `looped`: it was
@@ -337,6 +338,7 @@ class Completion:
     thought_closed_by: Literal["model", "budget", "loop"] | None = None
     statistics: tuple[TokenStatistics, ...] = ()
     rivals: tuple[float, ...] = ()
+    hidden: tuple[float, ...] = ()
     cached: int = 0
     calls: tuple[ToolCall, ...] = ()
     stop_string: str = ""

@@ -72,13 +72,15 @@ def sequences_for(slots: int, *, shares_cells: bool) -> int:
 class Batch:
     """Tokens to decode together. Row i is `tokens[i]` at `positions[i]` of the sequence in `slots[i]`.
 
-    `outputs` are the rows whose logits are wanted, ascending; no more than the backend's `most_outputs`.
+    `outputs` are the rows whose logits are wanted, ascending; no more than the backend's `most_outputs`. With `hidden`,
+    the hidden states of these rows are wanted, too; every row is then an output.
     """
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    hidden: bool = False
 
     def add(self, tokens: list[int], position: int, slot: int, *, output: bool) -> None:
         """Append consecutive tokens of one sequence; `output` asks for the logits of the last of them."""
@@ -195,6 +197,10 @@ class Backend(Protocol):
 
         They are those of the model, whatever a sampler, a bias or a grammar made of them.
         """
+        ...
+
+    def hidden_state(self, row: int) -> tuple[float, ...]:
+        """The hidden state of a row of the last decode, which asked for it: the input of the output matrix."""
         ...
 
     def fork(self, source: int, target: int) -> None:

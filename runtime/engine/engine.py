@@ -14,6 +14,7 @@ from runtime.engine.backend import Backend, Batch, Checkpoint, PassProgress
 from runtime.engine.kept_state import KeptState
 from runtime.engine.moving_cache import MovingCache
 from runtime.engine.prefix_plan import FEW_TOKENS, planned_checkpoints
+from runtime.engine.row_reader import take_row
 from runtime.engine.scheduler import Reading, Scheduler, Ticket
 from runtime.engine.sequence import Request
 from runtime.engine.sequence_factory import SequenceFactory
@@ -309,10 +310,10 @@ class Engine:
         for reading in self._scheduler.decoded():
             self._was_read(reading)
         for row, ticket in zip(batch.outputs, drawing, strict=True):
-            if ticket.sequence.request.given:
-                self._score(ticket, row)
-            else:
+            if ticket.sequence.request.draws:
                 self._draw(ticket, row)
+            else:
+                self._read_row(ticket, row)
 
     def _compute(self, batch: Batch) -> bool:
         """Decode a batch; False if the cache has no room for it, even without idle sequences."""
@@ -392,13 +393,9 @@ class Engine:
         self._scheduler.waiting.put_back(ticket)
         self._may_admit = True
 
-    def _score(self, ticket: Ticket, row: int) -> None:
-        """Take the next token of a given reply, with its statistics in a row."""
-        sequence, request = ticket.sequence, ticket.sequence.request
-        if not sequence.tokens:
-            sequence.first_drawn = self._now()
-            sequence.rivals = [self._backend.logprobs(row, each, 0).drawn for each in request.rivals]
-        sequence.take_given(self._backend.statistics(row, request.given[len(sequence.tokens)]))
+    def _read_row(self, ticket: Ticket, row: int) -> None:
+        sequence = ticket.sequence
+        take_row(self._backend, sequence, row, self._now())
         if sequence.finish_reason is not None:
             self._finish(ticket, sequence.finish_reason)
 

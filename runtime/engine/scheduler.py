@@ -175,16 +175,20 @@ class Scheduler:
         """The only ticket in progress, if it draws and has one pending token: its next tokens may be drafted."""
         if len(self.drawing) != 1 or self.reading or len(self.drawing[0].sequence.pending) != 1:
             return None
-        return None if self.drawing[0].sequence.request.given else self.drawing[0]
+        return self.drawing[0] if self.drawing[0].sequence.request.draws else None
 
     def next_batch(self) -> tuple[Batch, list[Ticket]]:
         """The tokens to decode, and the tickets of its `outputs`, in the same order: each draws from its row.
 
         Samples with few pending tokens go first. A given reply has several rows: they share what the others leave.
-        Prompts fill the rest, up to a chunk if any sample draws.
+        Prompts fill the rest, up to a chunk if any sample draws. Hidden states are read in a batch of their own: the
+        engine puts out all rows of such a batch.
         """
-        batch, drawing = Batch(), []
         self._drawn, self._read = [], []
+        hidden = [ticket for ticket in self.drawing if ticket.sequence.request.hidden]
+        if hidden:
+            return self._batch_of_hidden(hidden[: self._batch_size])
+        batch, drawing = Batch(), []
         room, spare = self._batch_size, self._most_outputs - len(self.drawing)
         for ticket in sorted(self.drawing, key=_pending):
             sequence = ticket.sequence
@@ -212,6 +216,15 @@ class Scheduler:
                 self._read.append((reading, count))
                 room -= count
         return batch, drawing
+
+    def _batch_of_hidden(self, tickets: list[Ticket]) -> tuple[Batch, list[Ticket]]:
+        """The last token of each of these texts: all before it was read."""
+        batch = Batch(hidden=True)
+        for ticket in tickets:
+            sequence = ticket.sequence
+            batch.add(sequence.pending, sequence.cached, sequence.slot, output=True)
+            self._drawn.append((sequence, len(sequence.pending)))
+        return batch, tickets
 
     def progress(self, share: float) -> list[tuple[Ticket, Progress]]:
         """How far the prompts of the last batch are read once this share of it is computed."""

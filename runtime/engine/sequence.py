@@ -44,7 +44,8 @@ class Request:
     thought before it is free, and ends by force if the model ends its reply in it. `calling`: what it may call; its
     answer is then stripped at the end, too. `given`: the tokens of the reply, which are scored instead of drawn; the
     completion has their statistics and no text. `rivals`: other tokens that are scored in the place of the first one.
-    `allowance`: what it may draw together with other samples.
+    `hidden`: nothing is drawn, and the completion has the hidden state of the last token of the prompt. `allowance`:
+    what it may draw together with other samples.
 
     Raises Incompatible for a prompt without tokens.
     """
@@ -61,11 +62,17 @@ class Request:
     calling: Calling | None = None
     given: tuple[int, ...] = ()
     rivals: tuple[int, ...] = ()
+    hidden: bool = False
     allowance: Allowance | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt.tokens:
             raise Incompatible("the prompt came out empty: the model's vocabulary cannot spell it")
+
+    @property
+    def draws(self) -> bool:
+        """Whether its tokens are drawn, and not scored or only read."""
+        return not self.given and not self.hidden
 
 
 class Sequence:
@@ -95,6 +102,7 @@ class Sequence:
         "closed_by",
         "finish_reason",
         "first_drawn",
+        "hidden",
         "looped",
         "most_slots",
         "pending",
@@ -127,6 +135,7 @@ class Sequence:
         self.read = 0
         self.statistics: list[TokenStatistics] = []
         self.rivals: list[float] = []
+        self.hidden: tuple[float, ...] = ()
         self.thinking_tokens = 0
         self.most_slots = 1
         self.taken: float | None = None
@@ -198,6 +207,11 @@ class Sequence:
         if constrained is None or self.before_answer:
             return self._draw(row, self.tokens)
         return self._draw(row, self.tokens, constrained.constraint, constrained.also)
+
+    def take_hidden(self, hidden: tuple[float, ...]) -> None:
+        """The prompt was read: this is the hidden state of its last token."""
+        self.hidden = hidden
+        self.finish_reason = "stop"
 
     def take_given(self, statistics: TokenStatistics) -> None:
         """The next given token was scored. Sets `finish_reason` behind the last one."""
@@ -423,6 +437,7 @@ class Sequence:
             thought_closed_by=self.closed_by,
             statistics=tuple(self.statistics),
             rivals=tuple(self.rivals),
+            hidden=self.hidden,
             cached=max(0, len(self.request.prompt.tokens) - 1 - self.read) if self.started is not None else 0,
             stop_string=self._stops.met,
             first_token_seconds=self._since_taken(self.first_drawn if self.first_drawn is not None else now),

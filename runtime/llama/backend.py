@@ -315,7 +315,7 @@ class LlamaBackend:
         self._watch(count > _ABORTABLE_TOKENS or self._last_seconds > _ABORTABLE_SECONDS)
         started = time.perf_counter()
         self._top_tokens.clear()
-        code = self._compute(batch)
+        code = self._compute_with_hidden(batch) if batch.hidden else self._compute(batch)
         self._last_seconds = time.perf_counter() - started
         if code == 0:
             self._cache.decoded(batch)
@@ -332,6 +332,16 @@ class LlamaBackend:
     def _compute(self, batch: Batch) -> int:
         """One pass; the result of llama_decode."""
         return int(native.llama_decode(self._context, self._batch.fill(batch)))
+
+    def _compute_with_hidden(self, batch: Batch) -> int:
+        """One pass that keeps the hidden states. The engine puts out every row of it, wanted or not."""
+        if len(batch.outputs) < len(batch.tokens):
+            raise EngineFailed(f"hidden states of {len(batch.outputs)} of {len(batch.tokens)} rows were asked for")
+        native.llama_set_embeddings(self._context, True)
+        try:
+            return self._compute(batch)
+        finally:
+            native.llama_set_embeddings(self._context, False)
 
     def synchronize(self) -> None:
         """Wait until the last batch is computed. Reading logits waits anyway; measuring time needs this call."""
@@ -374,6 +384,12 @@ class LlamaBackend:
     def logprobs(self, row: int, token: int, count: int) -> Logprobs:
         drawn, top = logprobs(self._logits(row), token, count)
         return Logprobs(drawn, tuple(TokenLogprob(each, self.piece(each), value) for each, value in top))
+
+    def hidden_state(self, row: int) -> tuple[float, ...]:
+        found = native.llama_get_embeddings_ith(self._context, row)
+        if not found:
+            raise EngineFailed(f"row {row} of the last batch has no hidden state")
+        return tuple(found[: int(native.llama_model_n_embd_out(self._model))])
 
     def fork(self, source: int, target: int) -> None:
         self._cache.fork(source, target)

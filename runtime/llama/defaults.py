@@ -24,6 +24,7 @@ class Choice(NamedTuple):
 # enum llama_load_mode, llama_lazy_mode, llama_split_mode, llama_context_type, llama_flash_attn_type (llama.h)
 LOAD_NONE, LOAD_AUTO, LOAD_DIRECT = 0, -1, 4
 _LAZY_AUTO, _SPLIT_BY_LAYER, _DEFAULT_CONTEXT, _FLASH_AUTO = 1, 1, 0, -1
+_NOT_POOLED = 0  # enum llama_pooling_type
 _F16 = 1  # enum ggml_type
 _FROM_MODEL = -1  # of the enums, and of the factors of YaRN
 
@@ -59,7 +60,7 @@ CONTEXT: Mapping[str, Choice] = {
     "n_threads_batch": Choice(GIVEN, "as n_threads"),
     "ctx_type": Choice(_DEFAULT_CONTEXT, "the layers of the model itself"),
     "rope_scaling_type": Choice(_FROM_MODEL, "the file says how its positions scale; --rope says it otherwise"),
-    "pooling_type": Choice(_FROM_MODEL, "only an embedder reads pooled vectors"),
+    "pooling_type": Choice(_NOT_POOLED, "a value head reads the states of tokens; an embedder says how it pools"),
     "attention_type": Choice(_FROM_MODEL, "a model that is not causal is refused after loading"),
     "flash_attn_type": Choice(_FLASH_AUTO, _PROGRAMS + "on where every device of the model has the kernel"),
     "rope_freq_base": Choice(0.0, "0: from the file"),

@@ -311,6 +311,9 @@ class _Served:
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return self._backend.statistics(row, token)
 
+    def hidden_state(self, row: int) -> tuple[float, ...]:
+        return self._backend.hidden_state(row)
+
     def fork(self, source: int, target: int) -> None:
         self._backend.fork(source, target)
 

@@ -337,6 +337,9 @@ class SupervisedBackend:
     def statistics(self, row: int, token: int) -> TokenStatistics:
         return TokenStatistics(*self._call("statistics", row, token))
 
+    def hidden_state(self, row: int) -> tuple[float, ...]:
+        return tuple(self._call("hidden_state", row))
+
     def fork(self, source: int, target: int) -> None:
         if self._child is not None:
             self._call("fork", source, target)

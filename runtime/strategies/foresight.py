@@ -11,44 +11,27 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from runtime.base.types import Completion, FinishReason, TokenStatistics
+from runtime.base.types import Completion
 from runtime.engine.confidence import mean_logprob
 from runtime.strategies.clusters import clusters
 from runtime.strategies.random_choice import softmax, without_replacement
+from runtime.strategies.replies import Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Beam:
-    """A reply so far. `foresight` is F of its last step, None before the first; `gain` its advantage.
-
-    `ended`: how the reply ended, None while it can go on. `foreseen`: how it would go on, by its last foresight.
+class Beam(Reply):
+    """A reply so far. `step`: the text of its last step. `foresight` is F of that step, None before the first; `gain`
+    its advantage. `foreseen`: how it would go on, by its last foresight.
     """
 
-    tokens: tuple[int, ...] = ()
-    text: str = ""
-    statistics: tuple[TokenStatistics, ...] = ()
     step: str = ""
     foresight: float | None = None
     gain: float = 0.0
-    ended: FinishReason | None = None
-    seconds: float = 0.0
-    sample: int = 0
     foreseen: Beam | None = None
 
-    def extended(self, drawn: Completion, lookahead: int) -> Beam:
-        """The beam with one more step. It can go on when the step was cut at its line or reached the step limit."""
-        at_limit = drawn.finish_reason == "length" and len(drawn.tokens) == lookahead
-        return replace(
-            self,
-            tokens=self.tokens + drawn.tokens,
-            text=self.text + drawn.answer,
-            statistics=self.statistics + drawn.statistics,
-            step=drawn.answer,
-            ended=None if drawn.finish_reason == "cancelled" or at_limit else drawn.finish_reason,
-            seconds=self.seconds + drawn.seconds,
-            sample=drawn.sample,
-            foreseen=None,
-        )
+    def stepped(self, drawn: Completion, lookahead: int) -> Beam:
+        """The beam with one more step, which is a plain piece of at most `lookahead` tokens."""
+        return replace(self.extended(drawn, lookahead), step=drawn.answer, foreseen=None)
 
 
 def in_width(scores: Sequence[float], least: int, *, sigma: float, tau: float, rng: random.Random) -> list[int]:

@@ -23,17 +23,13 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from runtime.base.errors import DoesNotFit, UsageError
 from runtime.base.events import Event
 from runtime.base.types import Completion
 from runtime.engine.confidence import mean_logprob
-from runtime.engine.markers import ThinkingMarkers
-from runtime.engine.sequence import Request
-from runtime.engine.template import Prompt
-from runtime.engine.thinking import ThinkingSplitter
 from runtime.strategies.foresight import Beam, choose, in_width, scored_by_foresight, select
+from runtime.strategies.replies import joined, last_piece, next_piece
 from runtime.strategies.stages import Stages, Whole
 from runtime.strategies.task import Task
 from runtime.strategies.verdict import Sample, Verdict
@@ -102,20 +98,21 @@ def _step(search: _Search, beams: Sequence[Beam], steps: int) -> Generator[Event
     done = [beam for beam in beams if beam.ended is not None]
     wanted = settings.beams - len(done)
     parents = [beam for beam in live for _ in range(settings.rollouts * (1 if steps else settings.beams))]
-    asked = [_raw(search, beam) for beam in parents]
+    asked = [next_piece(search.task, beam, settings.lookahead) for beam in parents]
     drawn = yield from stages.draw(asked, f"step {steps + 1}", _whole_step(search.task))
     if stages.stopped:
         return None
-    made = [parent.extended(each, settings.lookahead) for parent, each in zip(parents, drawn, strict=True)]
+    made = [parent.stepped(each, settings.lookahead) for parent, each in zip(parents, drawn, strict=True)]
     sure = [mean_logprob(each.statistics) for each in drawn]
     kept = in_width(sure, wanted, sigma=settings.sigma, tau=settings.tau, rng=search.rng)
     ahead = [index for index in kept if made[index].ended is None]
-    replies = yield from stages.draw([_raw(search, made[index]) for index in ahead], f"foresight of step {steps + 1}")
+    asked = [next_piece(search.task, made[index], settings.lookahead) for index in ahead]
+    replies = yield from stages.draw(asked, f"foresight of step {steps + 1}")
     if stages.stopped:
         return None
     foreseen = dict(zip(ahead, replies, strict=True))
     for index, reply in foreseen.items():
-        made[index] = replace(made[index], foreseen=made[index].extended(reply, settings.lookahead))
+        made[index] = replace(made[index], foreseen=made[index].stepped(reply, settings.lookahead))
     seen = [foreseen.get(index, drawn[index]) for index in kept]
     scored = scored_by_foresight([made[index] for index in kept], seen)
     chosen, in_one_cluster = select(
@@ -145,24 +142,12 @@ def _whole_step(task: Task) -> Whole:
     return is_whole
 
 
-def _raw(search: _Search, beam: Beam) -> Request:
-    """A request that continues a beam as plain text; thought and answer are separated at the end."""
-    limit, most = search.task.params.max_tokens, search.settings.lookahead
-    left = most if limit is None else max(min(most, limit - len(beam.tokens)), 1)
-    return replace(_request(search, beam, left, None, stop=(), think_budget=None), plain=True)
-
-
-def _request(search: _Search, beam: Beam, most: int | None, markers: ThinkingMarkers | None, **changes: Any) -> Request:
-    params = replace(search.task.params, statistics=True, max_tokens=most, extensions=0, **changes)
-    return Request(Prompt(search.task.prompt.tokens + beam.tokens), params, markers)
-
-
 def _completed(search: _Search, beams: list[Beam]) -> Generator[Event, None, tuple[dict[int, Completion], list[Beam]]]:
     """The last completions by beam index, and the beams; when stopped, the foresight of a beam replaces the beam."""
     legs: dict[int, Completion] = {}
     while not search.stages.stopped:
         live = [index for index, beam in enumerate(beams) if beam.ended is None]
-        asked = [_last_leg(search, beams[index]) for index in live]
+        asked = [last_piece(search.task, beams[index]) for index in live]
         try:
             legs = dict(zip(live, (yield from search.stages.draw(asked, "completing")), strict=True))
         except DoesNotFit:
@@ -181,7 +166,7 @@ def _judge(search: _Search, beams: Sequence[Beam], legs: Mapping[int, Completion
         leg = legs.get(index)
         scores.append(mean_logprob(leg.statistics) - (beam.foresight or 0.0) if leg else beam.gain)
         texts.append(leg.thinking + "\n" + leg.answer if leg else beam.step)
-        completions.append(_joined(search, beam, leg))
+        completions.append(joined(search.task, beam, leg))
     ended = [index for index, each in enumerate(completions) if each.finish_reason in ("stop", "length")]
     samples = [Sample.of(each, 0.0, f"beam {number}") for number, each in enumerate(completions, 1)]
     if not ended:
@@ -196,53 +181,3 @@ def _judge(search: _Search, beams: Sequence[Beam], legs: Mapping[int, Completion
         samples = [replace(each, answer=None) for each in samples]
     rule = f"beam {chosen + 1} of {len(beams)}, chosen by foresight after step {steps}"
     return search.stages.verdict("phi", samples, rule, "beam", completions[chosen])
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A beam's text as thought and answer. `thinking_tokens` are estimated by length where the thought has ended."""
-
-    thinking: str
-    answer: str
-    in_thought: bool
-    thinking_tokens: int
-
-
-def _read(search: _Search, beam: Beam) -> _Reading:
-    splitter = ThinkingSplitter(
-        search.task.markers, search.task.prompt.starts_in_thought, open_header=search.task.prompt.open_header
-    )
-    parts = splitter.feed(beam.text)
-    in_thought = splitter.in_thought
-    parts += splitter.finish(complete=beam.ended == "stop")
-    thinking, answer = ("".join(text for part, text in parts if part == which) for which in ("thinking", "answer"))
-    thinking = thinking[: splitter.thought_end]
-    share = len(thinking) / max(len(thinking) + len(answer), 1)
-    return _Reading(thinking, answer, in_thought, round(len(beam.tokens) * (1.0 if in_thought else share)))
-
-
-def _last_leg(search: _Search, beam: Beam) -> Request:
-    read = _read(search, beam)
-    limit, budget = search.task.params.max_tokens, search.task.params.think_budget
-    left = None if limit is None else max(limit - len(beam.tokens), 1)
-    thought_left = None if budget is None else max(budget - read.thinking_tokens, 0)
-    request = _request(search, beam, left, search.task.markers, think_budget=thought_left)
-    return replace(request, prompt=replace(request.prompt, starts_in_thought=read.in_thought))
-
-
-def _joined(search: _Search, beam: Beam, leg: Completion | None) -> Completion:
-    read = _read(search, beam)
-    if leg is None:
-        return Completion(
-            beam.sample, read.thinking, read.answer.strip(), beam.tokens, read.thinking_tokens,
-            beam.ended or "cancelled", beam.seconds, statistics=beam.statistics,
-        )  # fmt: skip
-    return replace(
-        leg,
-        thinking="\n".join(filter(None, (read.thinking, leg.thinking))),
-        answer=read.answer + leg.answer,
-        tokens=beam.tokens + leg.tokens,
-        thinking_tokens=read.thinking_tokens + leg.thinking_tokens,
-        seconds=beam.seconds + leg.seconds,
-        statistics=beam.statistics + leg.statistics,
-    )

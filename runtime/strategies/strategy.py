@@ -27,6 +27,7 @@ from runtime.strategies import (
     short_m,
     soft,
     tree,
+    value_guided,
     verify,
     vote,
 )
@@ -48,9 +49,9 @@ class StrategyKind:
     `draws`: "one" sample, whose text is the answer; several answers to the same question, "together" or "in turn"; or
     "in stages", where most samples answer other questions. `replayable`: the samples are ordinary ones, so the decision
     can be repeated on recorded samples. `stored_name` is the name in JSON and in stored rows where it differs from
-    `name`; users may type it too. `runs_commands`: a setting is a command for the shell, so only the user of this
-    machine may choose it. `local`: other settings that name files or commands of this machine. `long`: it reads
-    `Task.documents` in parts, so that they may be longer than the context.
+    `name`; users may type it too, and the `alias`. `runs_commands`: a setting is a command for the shell, so only the
+    user of this machine may choose it. `local`: other settings that name files or commands of this machine. `long`: it
+    reads `Task.documents` in parts, so that they may be longer than the context.
     """
 
     name: str
@@ -60,6 +61,7 @@ class StrategyKind:
     draws: Literal["one", "together", "in turn", "in stages"] = "together"
     replayable: bool = False
     stored_name: str = ""
+    alias: str = ""
     runs_commands: bool = False
     local: tuple[str, ...] = ()
     long: bool = False
@@ -196,7 +198,9 @@ _KINDS = (
         deepconf.run,
         replayable=True,
     ),
-    StrategyKind("bon", "the sample that the model itself judges best", bon.BonSettings, bon.run),
+    StrategyKind(
+        "bon", "the sample that the model or a value head judges best", bon.BonSettings, bon.run, local=("head",)
+    ),
     StrategyKind("soft", "of several texts the one nearest to the others", soft.SoftSettings, soft.run),
     StrategyKind(
         "budget", "one sample with a short or a prolonged thought", budget.BudgetSettings, budget.run, draws="one"
@@ -225,6 +229,15 @@ _KINDS = (
         local=("check",),
     ),
     StrategyKind(
+        value_guided.NAME,
+        "beams of blocks chosen by a value head, or by a proxy (alias: vgs)",
+        value_guided.ValueGuidedSettings,
+        value_guided.run,
+        draws="in stages",
+        alias="vgs",
+        local=("head",),
+    ),
+    StrategyKind(
         "verify",
         "a solution whose steps are checked in rounds",
         verify.VerifySettings,
@@ -243,7 +256,7 @@ _KINDS = (
     StrategyKind("auto", "chosen by question, model and budget", auto.AutoSettings, auto.run),
 )
 STRATEGIES: Mapping[str, StrategyKind] = {kind.name: kind for kind in _KINDS}
-_ALIASES: Mapping[str, str] = {kind.stored_name: kind.name for kind in _KINDS if kind.stored_name}
+_ALIASES: Mapping[str, str] = {other: kind.name for kind in _KINDS for other in (kind.stored_name, kind.alias) if other}
 
 
 def find(name: str) -> StrategyKind:

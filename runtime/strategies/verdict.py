@@ -48,6 +48,11 @@ class Sample:
         return confidence.probability(self.completion.statistics)
 
 
+def whole(completion: Completion) -> str:
+    """Thought and answer as one text."""
+    return "\n\n".join(filter(None, (completion.thinking.strip(), completion.answer.strip())))
+
+
 def ended(completion: Completion, samples: list[Sample], note: str = "") -> Iterator[Event]:
     """Add the sample that ended to `samples`, and tell of it: the note, the votes with this sample, then its end."""
     sample = Sample.of(completion)
@@ -67,6 +72,7 @@ def tally_changed(latest: Sample, samples: Sequence[Sample]) -> TallyChanged:
                         without=said.count(None))  # fmt: skip
 
 
+ValuedBy = Literal["head", "proxy"]
 # What decides between answers of equal weight first; the other one decides second.
 TieRule = Literal["confidence", "thought"]
 _TIE_RULES: dict[TieRule, str] = {
@@ -107,7 +113,8 @@ class Verdict:
     first. `confidence` is the winner's share of all weight. `drawn` counts the samples that were begun, with those that
     are no voters, such as judges. Tokens: `spent` are all tokens drawn, those of stopped samples too; `saved` estimates
     how many stopping saved, by the mean length of the samples that ended; `sequential` is the longest chain in which
-    each token waits for the one before. `evidence`: the paragraphs that the answer rests on, the best first.
+    each token waits for the one before. `evidence`: the paragraphs that the answer rests on, the best
+    first. `valued_by`: where the weights are values, those of a value head, or of a proxy, the model's own judgement.
     """
 
     strategy: str
@@ -125,6 +132,7 @@ class Verdict:
     sequential: int
     unit: Unit = "vote"
     evidence: tuple[Evidence, ...] = ()
+    valued_by: ValuedBy | None = None
 
 
 def tally(samples: Sequence[Sample], tie: TieRule = "confidence") -> tuple[Candidate, ...]:

@@ -30,9 +30,8 @@ from runtime.base.errors import UsageError
 from runtime.base.events import Event
 from runtime.engine import confidence
 from runtime.strategies.asked_choice import chances
-from runtime.strategies.bon import whole
 from runtime.strategies.task import Task, check_samples, fate, was_stopped
-from runtime.strategies.verdict import Sample, Verdict, best_explained, count
+from runtime.strategies.verdict import Sample, Verdict, best_explained, count, whole
 
 Weights = Literal["none", "probability", "confidence", "certainty"]
 Stopping = Literal["beta", "esc", "certain", "none"]

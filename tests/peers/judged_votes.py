@@ -32,7 +32,7 @@ from runtime.base.types import Message, SamplingParams
 from runtime.engine.engine import Engine
 from runtime.strategies import asked_choice, bon, soft, vote
 from runtime.strategies.task import Task
-from runtime.strategies.verdict import Sample, Verdict
+from runtime.strategies.verdict import Sample, Verdict, whole
 
 
 def main() -> None:
@@ -95,9 +95,7 @@ def choices(task: Task, samples: list[Sample], most: int) -> dict[str, Verdict]:
     plain = vote.judge(samples, vote.VoteSettings(n=len(samples), stop="none"))
     made = {"vote": plain, "judge=close": ended(vote._judged(task, plain))}
     voting = [each for each in samples if each.answer is not None]
-    asked = [
-        prompts.read("bon-judge").format(question=task.question, answer=bon.whole(each.completion)) for each in voting
-    ]
+    asked = [prompts.read("bon-judge").format(question=task.question, answer=whole(each.completion)) for each in voting]
     found = ended(asked_choice.chances(task, asked, ("Yes", "No"))) if voting else []
     scores = {each.number: yes for each, (yes, _) in zip(voting, found or [], strict=True)} or None
     for pick in ("best", "sum"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.base.errors import UsageError
 from runtime.base.types import Logprobs, SamplingParams, TokenStatistics
 from runtime.engine.backend import Backend, Batch, Checkpoint, Constraint, Draw
 from runtime.engine.grammar import Grammar
@@ -90,6 +91,10 @@ class RoutedBackend:
         return self._large.ends(token)
 
     def decode(self, batch: Batch) -> None:
+        if batch.hidden:
+            raise UsageError(
+                "two models write this reply, and a value head reads the hidden states of one", hint="leave out --route"
+            )
         self._rows = {}
         self._small.decode(batch)
         self._reader.add(batch)
@@ -121,6 +126,9 @@ class RoutedBackend:
     def logprobs(self, row: int, token: int, count: int) -> Logprobs:
         backend, row = self._drew(row)
         return backend.logprobs(row, token, count)
+
+    def hidden_state(self, row: int) -> tuple[float, ...]:
+        raise AssertionError("decode refuses it")
 
     def _drew(self, row: int) -> tuple[Backend, int]:
         return (self._large, self._rows[row]) if row in self._rows else (self._small, row)

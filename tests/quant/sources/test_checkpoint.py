@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quant.sources.checkpoint import Checkpoint, check_readable, open_checkpoint
-from quant.sources.safetensors import read_header
 from runtime.base.errors import BadModelFile, DsrError, Incompatible, NotFound
+from runtime.base.safetensors import read_header
 from tests.quant import tiny
 
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [4, 4]}
@@ -171,7 +171,7 @@ def test_other_kinds_of_quantization_are_refused(tmp_path: Path, settings: dict[
 
 
 def test_types_that_are_no_weights_are_refused() -> None:
-    from quant.sources.safetensors import StoredTensor
+    from runtime.base.safetensors import StoredTensor
 
     with pytest.raises(Incompatible, match="tensor 'a' has the type I64; BF16, F16, F32, F8_E4M3 can be read"):
         check_readable(StoredTensor("a", "I64", (1,), Path("x.safetensors"), 0, 8))

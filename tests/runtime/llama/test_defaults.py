@@ -39,7 +39,7 @@ def test_what_dsr_chooses_differently_from_the_engine_is_known(name: str) -> Non
         for field, choice in table.items()
         if choice.value is not GIVEN and (getattr(theirs, field) or None) != (choice.value or None)
     }
-    assert differ == ({"kv_unified", "swa_full"} if name == "context" else set())
+    assert differ == ({"kv_unified", "pooling_type", "swa_full"} if name == "context" else set())
 
 
 def test_structures_hold_the_table_and_what_is_given() -> None:

@@ -22,6 +22,7 @@ _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32
 _BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64}
 _LARGEST_HEADER = 100_000_000  # the limit of the reference reader
 _MAX_DIMS = 8
+_METADATA = "__metadata__"
 LONGEST_NAME = 512  # of a tensor; the longest of published models have about 100 characters
 
 
@@ -49,6 +50,20 @@ class StoredTensor:
 
 def read_header(path: Path) -> tuple[StoredTensor, ...]:
     """The tensors of one file, by name. Raises NotFound, BadModelFile, Incompatible."""
+    entries, data, size = _header(path)
+    tensors = [_tensor(name, entry, data, path) for name, entry in entries if name != _METADATA]
+    _check_places(tensors, data, size, path)
+    return tuple(sorted(tensors, key=lambda tensor: tensor.name))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header says besides: texts by name. Raises as `read_header`."""
+    found = dict(_header(path)[0]).get(_METADATA, {})
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+
+
+def _header(path: Path) -> tuple[list[tuple[str, Any]], int, int]:
+    """The entries of the header, the byte at which the tensors begin, and the size of the file."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -61,9 +76,7 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
         raise DsrError(f"{path}: {error.strerror or error}") from error
     if len(raw) < length:
         raise BadModelFile(path, "became shorter while it was read", hint=PULL_AGAIN)
-    tensors = [_tensor(name, entry, 8 + length, path) for name, entry in _entries(raw, path)]
-    _check_places(tensors, 8 + length, size, path)
-    return tuple(sorted(tensors, key=lambda tensor: tensor.name))
+    return _entries(raw, path), 8 + length, size
 
 
 def _header_length(start: bytes, size: int, path: Path) -> int:
@@ -98,7 +111,7 @@ def _entries(raw: bytes, path: Path) -> list[tuple[str, Any]]:
         raise BadModelFile(path, "its header is not valid JSON", hint=PULL_AGAIN) from None
     if not isinstance(header, dict):
         raise BadModelFile(path, "its header is not a JSON object", hint=PULL_AGAIN)
-    return [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+    return [*header.items()]
 
 
 def _tensor(name: str, entry: Any, data: int, path: Path) -> StoredTensor:
