@@ -11,7 +11,7 @@ PYTHON      ?= $(shell for p in python3.13 python3.12 python3.11 python3 python;
 
 TOOLS       := build/tools
 
-.PHONY: demo test check fix docs results strategies lock sbom clean
+.PHONY: demo test check fix docs recording results strategies lock sbom clean
 
 demo: $(VENV)/installed
 	@echo '$$ dsr chat --temp 0 "What is 347 + 586?"'
@@ -34,6 +34,10 @@ fix: $(VENV)/developer
 docs: $(VENV)/installed
 	$(BIN)/python tests/reference.py
 	$(BIN)/python tests/rooms.py
+
+# Records the first five minutes with dsr, for docs/guides/first-model.md: after the embedded model or an answer changed.
+recording: $(VENV)/installed
+	$(BIN)/python tests/recording.py
 
 # Measures again the first part of docs/results.md, and docs/report.md: an hour and a half on two cores. Stopped, it goes
 # on. The other parts of docs/results.md name their own commands, and stay.

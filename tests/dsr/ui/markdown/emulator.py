@@ -10,7 +10,10 @@ _PART = re.compile(r"\x1b\[\??([\d;]*)([A-Za-z])|(.)", re.DOTALL)
 
 
 class Terminal:
-    """Knows what `MarkdownStream` writes; anything else is an error. Wraps as an xterm does, at the next character."""
+    """Knows what `MarkdownStream` and the conversation write; anything else is an error.
+
+    Wraps as an xterm does, at the next character.
+    """
 
     def __init__(self, columns: int, rows: int) -> None:
         self.columns, self.rows = columns, rows
@@ -33,8 +36,11 @@ class Terminal:
             if character is not None:
                 self._put(character)
             elif command == "A":
-                self._row -= int(number)
+                self._row -= int(number or 1)
                 assert self._row >= 0, "the cursor would leave the screen"
+            elif command in "CD":
+                moved = self._column + int(number or 1) * (1 if command == "C" else -1)
+                self._column = min(max(moved, 0), self.columns - 1)
             elif command == "K":
                 self._screen[self._row][self._column :] = [" "] * (self.columns - self._column)
             elif command == "J":
