@@ -116,6 +116,7 @@ def main() -> None:
 def page(found: list[dict[str, Any]], labels: list[str], where: str, command: str) -> str:
     """The part of docs/results.md: right, tokens, longest chain of tokens, and the difference to the vote of 8."""
     lines = [
+        "## Votes and searches by a value head", "",
         f"### {where}: {len(found)} questions, 8 samples each", "", f"    {command}", "",
         f"Made {date.today().isoformat()}. Every strategy drew its own samples at temperature 1, except `greedy`.", "",
         "| strategy | right, % | 95 % interval | tokens | chain | against the vote of 8 |",

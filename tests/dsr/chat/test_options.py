@@ -434,7 +434,8 @@ def test_json_carries_the_whole_verdict() -> None:
     body = json.loads(result.stdout)
     verdict = body["verdict"]
     assert list(verdict) == [
-        "strategy", "winner", "confidence", "tally", "abstained", "tied", "rule", "samples", "tokens", "evidence",
+        "strategy", "winner", "confidence", "tally", "abstained", "tied", "rule", "samples", "tokens", "valued_by",
+        "evidence",
     ]  # fmt: skip
     assert (verdict["strategy"], verdict["winner"]) == ("vote", "933")
     assert sum(each["votes"] for each in verdict["tally"]) + verdict["abstained"] == 4
