@@ -143,13 +143,13 @@ class Runs:
 # {w} is a folder for files. Later commands use what earlier ones made.
 RUNS = (
     Runs("dsr.chat/1", (
-        'chat --json --temp 0 "What is 347 + 586?"',
+        'chat --json --temp 0 --logprobs 1 "What is 347 + 586?"',
         'chat --json --temp 1 --seed 1 --vote 4 "What is 347 + 586?"',
         'chat --json --temp 0 --resume --ctx-size 40 --max-tokens 8 --no-think "What is 12 + 5?"',
         'chat --json --temp 0 --strategy evidence -f LICENSE --max-tokens 8 "Who has the copyright?"',
     ), quick=True),
     Runs("dsr.chat.batch/1", (
-        "chat nano --quiet --temp 0 --batch tests/dsr/chat/batch/question.jsonl",
+        "chat nano --quiet --temp 0 --logprobs 1 --batch tests/dsr/chat/batch/question.jsonl",
         "chat nano --quiet --temp 1 --vote 4 --batch tests/dsr/chat/batch/question.jsonl",
     ), quick=True),
     Runs("dsr.chat.strategies/1", ("chat --json --list-strategies",), quick=True),

@@ -11,6 +11,7 @@ from functools import cache
 from dsr.chat.disk_cache import CachedModel, DiskCache
 from dsr.chat.forgetting import NOTHING, Forgotten, exchanges, forget, prompt_limit, remaining
 from dsr.chat.given_files import newest_in_place, parted, unseen_files
+from dsr.chat.logprobs import TokensDrawn
 from dsr.chat.options import ChatOptions
 from dsr.chat.recap import longest_summary, sum_up
 from dsr.chat.task import task_of
@@ -21,7 +22,7 @@ from dsr.ui.console import one_line
 from dsr.ui.text import truncate
 from runtime.base.common_prefix import common_length
 from runtime.base.errors import Aborted, DoesNotFit, DsrError, Lost
-from runtime.base.events import Event, Interrupted, Listener, Notice, Progress, SampleFinished, ignore
+from runtime.base.events import Event, Interrupted, Listener, Notice, Progress, SampleFinished, TokenDrawn, ignore
 from runtime.base.types import Completion, Message, SamplingParams, Tool, listed
 from runtime.engine.call_repair import drawn_with_repair
 from runtime.engine.engine import Engine
@@ -58,7 +59,8 @@ class Reply:
 
     `verdict`: how a strategy chose the completion. `stopped`: the user stopped it; `failure`: what was lost. `run`
     compares speed and memory with the prediction. `forgotten`: the exchanges that the prompt left out. `asked`: how the
-    prompt asked for the answer. `disk`: for a model that runs from the disk. `seed`: of the first sample.
+    prompt asked for the answer. `disk`: for a model that runs from the disk. `seed`: of the first sample. `tokens`:
+    those of the completion, with `--logprobs`.
     """
 
     completion: Completion
@@ -75,6 +77,7 @@ class Reply:
     asked: PromptOptions = field(default_factory=PromptOptions)
     disk: ReplyFromDisk | None = None
     seed: int = 0
+    tokens: tuple[TokenDrawn, ...] = ()
 
     @property
     def drawn(self) -> int:
@@ -218,6 +221,7 @@ class Conversation:
         interrupted: Aborted | None = None
         reading, clock = True, WorkClock.now()
         before = in_prompt = self._disk_use()
+        tokens = TokensDrawn()
         with closing(self._draw(seen, request, engine, documents)) as drawing:
             while True:
                 try:
@@ -227,6 +231,7 @@ class Conversation:
                     break
                 if isinstance(event, Interrupted):
                     interrupted = event.error
+                tokens.hear(event)
                 reading = reading and isinstance(event, Progress)
                 if reading:
                     prefilled, in_prompt = time.perf_counter(), self._disk_use()
@@ -245,6 +250,7 @@ class Conversation:
             asked=self.asked,
             disk=self._from_disk(before, in_prompt),
             seed=self.params.seed,
+            tokens=tokens.of(completion.sample) if completion is not None else (),
         )
         self.last = replace(reply, run=self._compared(reply, clock.until_now()))
         if self.last.drew_something:

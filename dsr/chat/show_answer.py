@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from dsr.chat.conversation import Conversation, Reply
+from dsr.chat.logprobs import logprob_lines
 from dsr.chat.summary import stats_line, verdict_lines
 from dsr.store import paths, predictions
 from dsr.ui.answer import AnswerDisplay
@@ -47,6 +48,8 @@ def show_answer(
     _show_end(reply, conversation, display)
     if several is not None and reply.verdict is not None:
         _show_verdict(reply.verdict, reply, console)
+    for line in logprob_lines(reply.tokens):
+        console.say(line)
     if reply.run is not None:
         predictions.add(paths.predictions_file(), reply.run)
     if options.stats:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsr.chat.conversation import Conversation, Reply, ReplyFromDisk
 from dsr.chat.forgetting import Forgotten
+from dsr.chat.logprobs import chat_logprobs
 from dsr.models.sampling import sampling_json
 from dsr.store.predictions import PredictedRun
 from dsr.ui.console import one_line
@@ -248,6 +249,7 @@ def as_json(conversation: Conversation, rounds: Sequence[Round]) -> dict[str, An
         "forgotten": forgotten_json(reply.forgotten),
         "effort": reply.asked.effort,
         "kept_thoughts": reply.asked.keep_thoughts,
+        "logprobs": chat_logprobs(reply.tokens) if conversation.params.top_logprobs is not None else None,
         "calls": [{"round": number, **call.json()} for number, each in enumerate(rounds, 1) for call in each.calls],
     }
 

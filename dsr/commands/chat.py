@@ -21,6 +21,7 @@ from dsr.commands.chat_options import (
     KeepThoughtsOpt,
     KvTypeOpt,
     ListStrategiesOpt,
+    LogprobsOpt,
     LoopsOpt,
     MaxTokensOpt,
     ModelArg,
@@ -49,6 +50,7 @@ from dsr.commands.chat_options import (
     ToolRoundsOpt,
     ToolsOpt,
     ToolTimeoutOpt,
+    TopLogprobsOpt,
     VoteOpt,
 )
 from dsr.commands.grouped_help import GroupedCommand
@@ -90,22 +92,26 @@ from dsr.options import (
 
 
 class ChatCommand(GroupedCommand):
-    """`--resume` may be followed by the number of a conversation, which a flag of the parser cannot."""
+    """`--resume` and `--logprobs` may be followed by a number, which a flag of the parser cannot."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return list(super().parse_args(ctx, with_resume_id(args)))
+        return list(super().parse_args(ctx, with_numbers(args)))
 
 
-def with_resume_id(args: list[str]) -> list[str]:
-    """The arguments with `--resume 12` and `--resume=12` as an option of its own."""
+_WITH_NUMBER = {"--resume": "--resume-id", "--logprobs": "--top-logprobs"}
+
+
+def with_numbers(args: list[str]) -> list[str]:
+    """The arguments with `--resume 12` and `--resume=12` as an option of its own, and `--logprobs` likewise."""
     words, found = iter(args), list[str]()
     for word in words:
         if word == "--":
             return [*found, word, *words]
-        if word.startswith("--resume="):
-            found += ["--resume-id", word.removeprefix("--resume=")]
-        elif word.isdecimal() and found[-1:] == ["--resume"]:
-            found[-1:] = ["--resume-id", word]
+        name, equals, number = word.partition("=")
+        if equals and name in _WITH_NUMBER:
+            found += [_WITH_NUMBER[name], number]
+        elif word.isdecimal() and found and found[-1] in _WITH_NUMBER:
+            found[-1:] = [_WITH_NUMBER[found[-1]], word]
         else:
             found.append(word)
     return found
@@ -179,6 +185,8 @@ def chat(
     reproducible: ReproducibleOpt = False,
     batch: BatchOpt = None,
     out: OutOpt = None,
+    logprobs: LogprobsOpt = False,
+    top_logprobs: TopLogprobsOpt = None,
     raw: RawOpt = False,
     stats: StatsOpt = False,
     no_log: NoLogOpt = False,
@@ -255,6 +263,7 @@ def chat(
             dynatemp_exponent=dynatemp_exponent,
             logit_bias=logit_bias,
             end_loops=ends_loops(loops),
+            top_logprobs=0 if logprobs and top_logprobs is None else top_logprobs,
         ).with_usual(defaults.sampling),
         load=LoadOptions(
             context=ctx_size,
@@ -288,5 +297,7 @@ def chat(
     if batch is not None or out is not None:
         from dsr.chat.batch.answer import answer_batch
 
-        raise typer.Exit(answer_batch(request, batch, out, console))
+        shown = {"thinking": thinking, "on-full": on_full, "stats": stats, "raw": raw, "edit": edit != "exact"}
+        useless = tuple(f"--{name}" for name, given in shown.items() if given)
+        raise typer.Exit(answer_batch(request, batch, out, console, useless))
     raise typer.Exit(session.run(request, console, interactive=interactive))

@@ -334,6 +334,15 @@ OutOpt = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+TopLogprobsOpt = Annotated[int | None, typer.Option("--top-logprobs", hidden=True)]
+LogprobsOpt = Annotated[
+    bool,
+    typer.Option(
+        "--logprobs",
+        help="Tell the log-probability of each token, and with a number the likeliest tokens, too: --logprobs 3.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 StatsOpt = Annotated[
     bool, typer.Option("--stats", help="Show token counts, speed and memory after each answer.", rich_help_panel=OUTPUT)
 ]

@@ -65,7 +65,7 @@ def get(key: _KeyArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
     from dsr.ui.console import Console
 
     console = Console(json_mode=json, quiet=quiet)
-    check_key("dsr config get", key)
+    check_key("dsr config", key)
     [found] = [each for each in settings_file.described(paths.config_file()) if each.key == key]
     if found.value is None:
         console.say(f"{key} is not set: {_shown(found)}")

@@ -62,7 +62,12 @@ def serve(
     ctx_size: Annotated[
         int | None,
         typer.Option(
-            "--ctx-size", "-c", min=1, metavar="N", help="Context of each model in tokens. Default: up to 32768."
+            "--ctx-size",
+            "-c",
+            min=1,
+            metavar="N",
+            help="Context of each model in tokens, which its answers share. Default: 32768; 16384 with --slots 1. "
+            "Less if model or memory is smaller.",
         ),
     ] = None,
     kv_type: Annotated[
@@ -113,7 +118,9 @@ def serve(
 
     DSR_API_KEY=$(openssl rand -hex 16) dsr serve --host 0.0.0.0
     """
+    from dsr.loading.context import MAX_SHARED_CONTEXT
     from dsr.loading.options import LoadOptions
+    from dsr.models.reach import DEFAULT_CONTEXT
     from dsr.serve import serve as subject
     from dsr.serve.duration import keep_alive_seconds, limit_seconds
     from dsr.serve.listen import Address
@@ -133,7 +140,7 @@ def serve(
         timeout=limit_seconds(timeout),
         load={
             "context": ctx_size,
-            "usual_context": defaults.ctx_size or 32768,
+            "usual_context": defaults.ctx_size or (MAX_SHARED_CONTEXT if slots > 1 else DEFAULT_CONTEXT),
             "kv_type": kv_type,
             "kv_full": kv_full,
             "from_disk": from_disk,

@@ -8,7 +8,8 @@ brings at least half of what its share would be.
 from __future__ import annotations
 
 MOST = 8  # connections: as many as huggingface_hub uses (snapshot_download, max_workers)
-_LEAST_SECONDS, _MOST_SECONDS = 0.3, 1.5  # of a measurement
+_FIRST_STEP = 4  # the first larger number: a server that limits each connection should soon get many
+_LEAST_SECONDS, _MOST_SECONDS = 0.2, 1.5  # of a measurement
 _SURE_SECONDS = 1.0  # of a second one, before a larger number is dropped: a busy machine disturbs a short one
 _LEAST_BYTES = 1 << 20
 # A new connection becomes faster for some round trips (TCP's slow start). It is not judged before that ends.
@@ -27,6 +28,7 @@ class Growth:
         self._least = _LEAST_SECONDS
         self._pause = _FIRST_PAUSE
         self._again_at = 0.0
+        self._step = _FIRST_STEP
 
     def observe(self, now: float, received: int, busy: int) -> None:
         """Note that `received` bytes came in all until `now`, and that `busy` connections are at work."""
@@ -71,10 +73,11 @@ class Growth:
         if self.limit <= number:
             self._kept = (self.limit, rate)
             if now >= self._again_at:
-                self._try(self.limit * 2)
+                self._try(self.limit * self._step)
+                self._step = 2
         elif before <= 0 or rate / before - 1 >= (self.limit / number - 1) / 2:
             self._kept, self._pause, self._least = (self.limit, rate), _FIRST_PAUSE, _LEAST_SECONDS
-            self._try(self.limit * 2 if self.limit == 2 * number else self.limit + 1)
+            self._try(self.limit * 2 if self.limit >= 2 * number else self.limit + 1)
         elif self._least < _SURE_SECONDS:
             self._least = _SURE_SECONDS
         elif self.limit > number + 1:

@@ -16,7 +16,7 @@ from runtime.placement import memory
 # until others end, and is then read again.
 MIN_SLOT_TOKENS = 256
 SHORTEST_CONTEXT = 2048
-_MAX_SHARED_CONTEXT = 32768  # the most tokens that are set aside for samples without being asked for
+MAX_SHARED_CONTEXT = 32768  # the most tokens that are set aside for samples without being asked for
 
 
 def context_for_host(card: ModelCard, host: Host, options: LoadOptions) -> int:
@@ -72,7 +72,7 @@ def context_for_memory(card: ModelCard, available: ByteCount, options: LoadOptio
     if options.context is None and most >= usual:
         most = usual
         shared = options.slots * min(reach, options.reply_tokens)
-        shared = min(shared, max(_MAX_SHARED_CONTEXT, options.slots * MIN_SLOT_TOKENS))
+        shared = min(shared, max(MAX_SHARED_CONTEXT, options.slots * MIN_SLOT_TOKENS))
         while shared > most and need_of(shared).total > available:
             shared //= 2
         most = max(most, shared)

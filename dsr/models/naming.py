@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from dsr.models.catalog import load
 from dsr.models.references import EMBEDDED, parse_target
+from dsr.models.references import target_of as own_target
 from runtime.base.errors import UsageError
 
 
@@ -17,7 +18,7 @@ def target_of(name: str, model: str, names: Mapping[str, str]) -> str:
     catalog = load()
     if name.casefold() == EMBEDDED or catalog.lookup(name) or catalog.tags(name):
         raise UsageError(f"{name} is the name of a model that dsr knows", hint="choose another name")
-    if model.casefold() in names:
-        return names[model.casefold()]
+    if (own := own_target(model, names)) is not None:
+        return own
     reference = parse_target(model)
     return str(reference.path.absolute()) if reference.kind == "path" and reference.path else model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -61,7 +61,7 @@ def parse(text: str) -> Reference:
 
     Raises NotFound with suggestions for an unknown short name, and UsageError for an invalid or ambiguous name.
     """
-    target = aliases.load(paths.aliases_file()).get(text.casefold())
+    target = target_of(text, aliases.load(paths.aliases_file()))
     return parse_target(text) if target is None else replace(parse_target(target), text=text)
 
 
@@ -71,6 +71,20 @@ def is_known(name: str) -> bool:
         return parse(name).entry is not None
     except DsrError:
         return False
+
+
+def target_of(name: str, names: Mapping[str, str]) -> str | None:
+    """The model that the user's own name stands for; None for another name.
+
+    Raises UsageError if that is one of the user's own names again, which only an edited file has.
+    """
+    target = names.get(name.casefold())
+    if target is not None and target.casefold() in names:
+        raise UsageError(
+            f"your name {name} stands for {target}, which is not a model but another of your names",
+            hint=f"name the model itself: dsr alias {name} MODEL",
+        )
+    return target
 
 
 def sizes(name: str) -> tuple[CatalogEntry, ...]:

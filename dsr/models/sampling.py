@@ -134,7 +134,7 @@ def sampling_words(params: SamplingParams) -> list[str]:
 
 def option_name(setting: str) -> str:
     """The option of a setting: 'temperature' -> 'temp', 'dry_sequence_breakers' -> 'dry-sequence-breaker'."""
-    renamed = {"temperature": "temp", "dry_sequence_breakers": "dry-sequence-breaker"}
+    renamed = {"temperature": "temp", "dry_sequence_breakers": "dry-sequence-breaker", "top_logprobs": "logprobs"}
     return renamed.get(setting, setting.replace("_", "-"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from runtime.base.errors import NotFound, UsageError
+from runtime.base.run import MOST_THREADS
 from runtime.base.texts import read_toml
 from runtime.base.types import ByteCount, SamplingParams, out_of_range
 
@@ -151,3 +152,5 @@ def _check(source: str, key: str, value: object) -> None:
             raise UsageError(f"{source}: {key} {complaint}")
     elif kind is int and cast(int, value) < 1:
         raise UsageError(f"{source}: {key} must be at least 1, not {value}")
+    elif key == "threads" and cast(int, value) > MOST_THREADS:
+        raise UsageError(f"{source}: threads must be between 1 and {MOST_THREADS}, not {value}")

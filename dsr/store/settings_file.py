@@ -53,14 +53,14 @@ def set_value(path: Path, key: str, text: str) -> Any:
 
     Raises UsageError for an unknown key or a value that it cannot have, and DsrError if the file cannot be written.
     """
-    value = checked("dsr config set", key, text)
+    value = checked(f"dsr config {key}" if key in KINDS else "dsr config", key, text)
     _change(path, key, f"{key} = {_toml(value)}\n", value)
     return value
 
 
 def unset(path: Path, key: str) -> None:
     """Remove one setting, so that its default counts. Raises as `set_value`."""
-    check_key("dsr config unset", key)
+    check_key("dsr config", key)
     _change(path, key, "", None)
 
 

@@ -167,13 +167,13 @@ _RANGES = {
     "seed": _Range("the seed", 0, 2**32 - 1),
     "max_tokens": _Range("the token limit", 1),
     "think_budget": _Range("the thinking budget", 0),
+    "top_logprobs": _Range("top-logprobs", 0, 100),  # five times as many as OpenAI's API gives
     "extensions": _Range("the number of extensions", 0),
 }
 _SHARES = {"top_p": "top-p", "typical_p": "typical-p"}  # above 0 and at most 1
 _LONGEST_BREAKER = 40  # bytes; the engine cuts longer ones (llama_sampler_init_dry)
 _MOST_BREAKERS = 64  # the engine reads the whole vocabulary for each
 _MOST_BIASES = 1000
-_MOST_LOGPROBS = 100  # five times as many as OpenAI's API gives
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's (common/common.h)
 
 
@@ -250,8 +250,6 @@ class SamplingParams:
                 raise UsageError(f"{name} {complaint}")
         if any(not text for text in self.stop):
             raise UsageError("a stop string cannot be empty")
-        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= _MOST_LOGPROBS:
-            raise UsageError(f"top-logprobs must be between 0 and {_MOST_LOGPROBS}, not {self.top_logprobs}")
         self._check_breakers()
         self._check_biases()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dsr.chat.asked import with_usual
+from dsr.chat.asked import check_known, with_usual
 from dsr.chat.batch.draw import Batch
 from dsr.chat.batch.questions import Question, by_key, read_questions
 from dsr.chat.batch.results import FileResults, PrintedResults, Result
@@ -29,14 +29,20 @@ from runtime.strategies.strategy import USUAL_SAMPLES
 _SCHEMA = "dsr.chat.batch/1"
 
 
-def answer_batch(request: ChatRequest, file: Path | None, out: Path | None, console: Console) -> int:
+def answer_batch(
+    request: ChatRequest, file: Path | None, out: Path | None, console: Console, useless: Sequence[str] = ()
+) -> int:
     """Answer the questions of a file as `request` says; returns the exit code: 1 if a question has no answer.
 
-    `out` None prints the results. Raises UsageError for a file that is no batch, for results of other questions, and
-    for options that a batch has no use for; Aborted after Ctrl-C, and the results so far are kept.
+    `out` None prints the results. `useless` are the options that the user gave and that change nothing in a batch.
+
+    Raises UsageError for a file that is no batch, for results of other questions, and for options that a batch has no
+    use for; Aborted after Ctrl-C, and the results so far are kept.
     """
-    file = _checked(request, file)
+    file = _checked(request, file, useless)
     model = library.find(request.model or request.default_model or EMBEDDED)
+    if request.asked.effort or request.asked.keep_thoughts:
+        check_known(model.chat_format(request.load.template), request.asked)
     sampling = request.sampling
     # Not a new seed for each run: a batch that goes on would be another one.
     params = replace(sampling, seed=sampling.seed or 0).applied_to(model.sampling.params)
@@ -62,7 +68,7 @@ def answer_batch(request: ChatRequest, file: Path | None, out: Path | None, cons
     return 1 if failed else 0
 
 
-def _checked(request: ChatRequest, file: Path | None) -> Path:
+def _checked(request: ChatRequest, file: Path | None, useless: Sequence[str]) -> Path:
     if file is None:
         raise UsageError("--out is for the answers of a batch", hint="add --batch FILE, or use: dsr chat ... > FILE")
     given = {
@@ -75,6 +81,11 @@ def _checked(request: ChatRequest, file: Path | None) -> Path:
     }
     if wrong := [name for name, is_given in given.items() if is_given]:
         raise UsageError(f"--batch and {wrong[0]} exclude each other", hint="put each question on a line of the file")
+    if useless:
+        raise UsageError(
+            f"--batch has no use for {useless[0]}: a result has thinking and answer in fields of their own",
+            hint=f"leave out {useless[0]}",
+        )
     if request.strategy is not None and request.strategy.kind.long:
         raise UsageError(
             f"--batch has no files that {request.strategy.kind.name} could search",

@@ -8,6 +8,7 @@ from functools import partial
 
 from dsr.chat.batch.questions import Question
 from dsr.chat.batch.results import Result
+from dsr.chat.logprobs import TokensDrawn, chat_logprobs
 from dsr.chat.summary import verdict_json
 from dsr.chat.task import task_of
 from dsr.loading.load import LoadedModel
@@ -53,6 +54,7 @@ class Batch:
         self, loaded: LoadedModel, engine: Engine, questions: Mapping[str, Question]
     ) -> Iterator[tuple[str, Result]]:
         coming, heard = iter(questions.items()), list[tuple[str, int, Event]]()
+        tokens: dict[str, TokensDrawn] = {}
         more = True
         while more or engine.busy:
             while more and sum(engine.counts) < engine.slots * _AHEAD:
@@ -65,12 +67,14 @@ class Batch:
                 except DsrError as error:
                     yield key, _failure(error)
                 else:
+                    tokens[key] = TokensDrawn()
                     engine.submit(request, partial(_note, heard, key, len(request.prompt.tokens)))
             engine.step()
             for key, prompt, event in heard:
                 _raise_if_lost(event)
+                tokens[key].hear(event)
                 if isinstance(event, SampleFinished) and event.completion.finish_reason != "cancelled":
-                    yield key, self._result(event.completion, prompt, None)
+                    yield key, self._result(event.completion, prompt, None, tokens.pop(key))
             heard.clear()
             if engine.aborted is not None:
                 return
@@ -86,13 +90,14 @@ class Batch:
                 continue
             build = partial(self._prompt, loaded)
             task = task_of(loaded, question.messages, request, engine, build, self.grammar)
-            verdict = value_of(strategy.run(task), _raise_if_lost)
+            tokens = TokensDrawn()
+            verdict = value_of(strategy.run(task), partial(_heard, tokens))
             if engine.aborted is not None:
                 return
             if verdict.chosen is None:
                 yield key, _failure(DsrError("no sample was drawn"))
             else:
-                yield key, self._result(verdict.chosen, len(request.prompt.tokens), verdict)
+                yield key, self._result(verdict.chosen, len(request.prompt.tokens), verdict, tokens)
 
     def _prompt(self, loaded: LoadedModel, said: Sequence[Message], thinking: bool | None) -> Prompt:
         asked = self.asked if thinking is None else replace(self.asked, thinking=thinking)
@@ -101,7 +106,7 @@ class Batch:
     def _request(self, loaded: LoadedModel, question: Question) -> Request:
         return replace(loaded.request(question.messages, self.params, self.asked), grammar=self.grammar)
 
-    def _result(self, done: Completion, prompt: int, verdict: Verdict | None) -> Result:
+    def _result(self, done: Completion, prompt: int, verdict: Verdict | None, tokens: TokensDrawn) -> Result:
         return {
             "answer": done.answer,
             "thinking": done.thinking,
@@ -109,12 +114,18 @@ class Batch:
             "tokens": {"prompt": prompt, "thinking": done.thinking_tokens, "answer": done.answer_tokens},
             "seconds": round(done.seconds, 4),
             "verdict": verdict_json(verdict, self.params.seed) if verdict is not None else None,
+            "logprobs": chat_logprobs(tokens.of(done.sample)) if self.params.top_logprobs is not None else None,
             "failure": None,
         }
 
 
 def _note(heard: list[tuple[str, int, Event]], key: str, prompt: int, event: Event) -> None:
     heard.append((key, prompt, event))
+
+
+def _heard(tokens: TokensDrawn, event: Event) -> None:
+    tokens.hear(event)
+    _raise_if_lost(event)
 
 
 def _raise_if_lost(event: Event) -> None:
@@ -130,5 +141,6 @@ def _failure(error: DsrError) -> Result:
         "tokens": None,
         "seconds": None,
         "verdict": None,
+        "logprobs": None,
         "failure": error.message,
     }

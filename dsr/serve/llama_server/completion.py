@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dsr.chat.logprobs import chat_logprobs
 from dsr.serve.answers import Answer, all_whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
@@ -24,7 +25,6 @@ from dsr.serve.llama_server.from_api import Mixed, completion_ask, prompts_of, t
 from dsr.serve.llama_server.schema import CompletionBody
 from dsr.serve.llama_server.settings import settings_json
 from dsr.serve.openai.chat import fail
-from dsr.serve.openai.logprobs import chat_logprobs
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.timings import RunningTimes, timings
 from dsr.serve.told import Begun, Ended, Told

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dsr.chat.logprobs import token_row
 from dsr.serve.answers import Answer, shows_as_drawn, whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
@@ -23,7 +24,6 @@ from dsr.serve.names import Named
 from dsr.serve.ollama.errors import error_body
 from dsr.serve.ollama.from_api import chat_ask, generate_ask, seconds_of
 from dsr.serve.ollama.schema import ChatBody, Drawing, GenerateBody
-from dsr.serve.openai.logprobs import token_row
 from dsr.serve.pool.engine import EngineProcess
 from dsr.serve.told import Ended, Told
 from runtime.base.events import TextDrawn, TokenDrawn

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from dsr import __version__
+from dsr.chat.logprobs import chat_logprobs
 from dsr.serve.answers import Answer, shows_as_drawn, whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
@@ -22,7 +23,6 @@ from dsr.serve.http.streams import comment, event, event_stream, unless_gone
 from dsr.serve.http.unread import unread_fields
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.from_api import chat_ask
-from dsr.serve.openai.logprobs import chat_logprobs
 from dsr.serve.openai.schema import ChatBody
 from dsr.serve.openai.tools import call_json
 from dsr.serve.pool.engine import EngineProcess

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from dsr.chat.logprobs import chat_logprobs
 from dsr.serve.answers import Answer, shows_as_drawn, whole
 from dsr.serve.ask import Ask
 from dsr.serve.http.body import parsed, read_json
@@ -21,7 +22,6 @@ from dsr.serve.http.streams import comment, event, event_stream, unless_gone
 from dsr.serve.http.unread import unread_fields
 from dsr.serve.openai.errors import error_body
 from dsr.serve.openai.kept_responses import KeptResponse, KeptResponses
-from dsr.serve.openai.logprobs import chat_logprobs
 from dsr.serve.openai.responses_from import LOGPROBS, SEALED_THOUGHTS, conversation_of, responses_ask, sealed
 from dsr.serve.openai.responses_schema import ResponsesBody
 from dsr.serve.pool.engine import EngineProcess

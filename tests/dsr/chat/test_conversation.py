@@ -422,6 +422,7 @@ def test_the_json_begins_with_the_documented_keys_in_their_order() -> None:
         "answer": "Yes.",
         "thinking": "hm",
         "finish_reason": "stop",
+        "logprobs": None,
         "looped": False,
         "tokens": 0,
         "seconds": {"load": 0.25, "prefill": 0.5, "decode": 2.0},

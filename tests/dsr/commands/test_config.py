@@ -58,10 +58,12 @@ def test_a_value_is_set_read_and_removed() -> None:
     ("words", "code", "problem"),
     [
         (["thread", "3"], 2, "unknown setting 'thread'"),
-        (["threads", "many"], 2, "must be a whole number"),
+        (["threads", "many"], 2, "error: dsr config threads: must be a whole number, not 'many'"),
+        (["threads", "100000"], 2, "error: dsr config threads: threads must be between 1 and 512, not 100000"),
         (["thinking", "loud"], 2, "must be one of show, hide, summary"),
         (["kv_type", "f17"], 2, "'f17' is not a type of KV cache"),
         (["model", "no-such-model"], 3, "no model is called 'no-such-model'"),
+        (["x"], 2, "error: dsr config: unknown setting 'x'"),
         (["get", "x"], 2, "unknown setting 'x'"),
         (["unset", "x"], 2, "unknown setting 'x'"),
         (["edit"], 2, "needs a terminal"),
@@ -155,3 +157,16 @@ def test_a_damaged_file_of_names_is_one_line() -> None:
     paths.aliases_file().write_text('"A b" = 3\n')
     code, _, err = run("show", "nano")
     assert (code, f"error: {paths.aliases_file()}: A b must be a text" in " ".join(err.split())) == (2, True)
+
+
+def test_names_of_an_edited_file_that_stand_for_each_other_are_refused() -> None:
+    file = paths.aliases_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('one = "two"\ntwo = "one"\n')
+    said = "error: your name one stands for two, which is not a model but another of your names"
+    for words in (("chat", "one", "hi"), ("show", "one"), ("alias", "three", "one")):
+        code, _, err = run(*words)
+        assert (code, " ".join(err.split())) == (2, f"{said} hint: name the model itself: dsr alias one MODEL")
+    assert run("alias", "one", "nano")[0] == 0
+    assert run("alias", "two", "one")[0] == 0
+    assert run("alias", "-q")[1] == "one\ntwo\n"

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from dsr.cli import app
-from dsr.commands.chat import with_resume_id
+from dsr.commands.chat import with_numbers
 
 
 def help_of(*names: str, columns: int) -> str:
@@ -50,8 +50,11 @@ def test_no_word_is_cut_at_any_width(names: tuple[str, ...]) -> None:
         (["--resume=12", "Why?"], ["--resume-id", "12", "Why?"]),
         (["nano", "--resume", "-p", "12"], ["nano", "--resume", "-p", "12"]),
         (["--resume", "Why?"], ["--resume", "Why?"]),
+        (["--logprobs", "3", "Why?"], ["--top-logprobs", "3", "Why?"]),
+        (["--logprobs=3"], ["--top-logprobs", "3"]),
+        (["--logprobs", "Why?"], ["--logprobs", "Why?"]),
         (["--", "--resume", "12"], ["--", "--resume", "12"]),
     ],
 )
-def test_resume_takes_the_number_of_a_conversation(typed: list[str], parsed: list[str]) -> None:
-    assert with_resume_id(typed) == parsed
+def test_resume_and_logprobs_may_take_a_number(typed: list[str], parsed: list[str]) -> None:
+    assert with_numbers(typed) == parsed

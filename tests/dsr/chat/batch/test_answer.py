@@ -82,6 +82,12 @@ def test_a_question_without_an_answer_makes_exit_code_1(questions: Path) -> None
         (["--file", "notes.txt"], "--batch and --file exclude each other"),
         (["-p", "and this?"], "--batch and a question exclude each other"),
         (["--strategy", "evidence"], "--batch has no files that evidence could search"),
+        (["--thinking", "hide"], "--batch has no use for --thinking"),
+        (["--on-full", "forget"], "--batch has no use for --on-full"),
+        (["--stats"], "--batch has no use for --stats"),
+        (["--edit", "fast"], "--batch has no use for --edit"),
+        (["--effort", "high"], "knows no levels of effort"),
+        (["--logprobs", "101"], "--logprobs must be between 0 and 100, not 101"),
     ],
 )
 def test_what_a_batch_has_no_use_for_is_refused(questions: Path, more: list[str], said: str) -> None:
