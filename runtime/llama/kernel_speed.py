@@ -98,13 +98,18 @@ def _function(lib: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Call
 
 
 class SpeedTest:
-    """Measures with `threads` threads, as a context manager. Raises EngineFailed if there is no memory for it."""
+    """Measures with `threads` threads, as a context manager. Raises EngineFailed if there is no memory for it.
 
-    def __init__(self, threads: int, seconds: float = _SECONDS) -> None:
+    `reorders`: weights have the order of the fastest kernels, as llama.cpp copies them into memory; otherwise that of
+    the file, as it reads them from a mapping.
+    """
+
+    def __init__(self, threads: int, seconds: float = _SECONDS, *, reorders: bool = True) -> None:
         if threads < 1:
             raise UsageError(f"at least one thread is needed, not {threads}")
         self._seconds = seconds
         self._ggml = _Ggml()
+        self._layouts = (*(self._ggml.special if reorders else ()), self._ggml.plain)
         self._backend = self._ggml.backend()
         self.set_threads(threads)
 
@@ -123,7 +128,7 @@ class SpeedTest:
     def matrix(self, type_name: str, width: int, size: int, columns: Sequence[int]) -> list[float]:
         """Bytes of weights per second for each number of `columns`, with matrices of `size` bytes and rows of `width`.
 
-        The matrices have llama.cpp's layout. For slow types they are smaller: arithmetic is then the limit, not memory.
+        For slow types they are smaller: arithmetic is then the limit, not memory.
         """
         kind = types.BY_NAME[type_name]
         width = max(1, width // kind.block) * kind.block
@@ -215,7 +220,7 @@ class SpeedTest:
         """Filled matrices in the first layout with kernels for them."""
         ggml = self._ggml
         rows = len(data) // (width // kind.block * kind.width)
-        for layout in (*ggml.special, ggml.plain):
+        for layout in self._layouts:
             with ExitStack() as stack:
                 context = stack.enter_context(self._described())
                 matrices = [ggml.tensor(context, kind.number, width, rows, 1, 1) for _ in range(count)]

@@ -22,7 +22,7 @@ from runtime.gguf.card import ModelCard
 from runtime.machine import gpus, threads
 from runtime.machine.disk import read_speed
 from runtime.machine.host import Host, largest_cache, numa_nodes, strong_cores
-from runtime.machine.machine import FEW, MANY, Device, Machine, Speed
+from runtime.machine.machine import FEW, MANY, Device, Machine, Speed, usable
 
 if TYPE_CHECKING:
     from runtime.llama import EngineInfo
@@ -62,12 +62,16 @@ _PER_DRAW, _PER_ENTRY = 50e-6, 4e-9
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What to measure for a model: the row length of each type, the bytes of a matrix, the shape of its attention."""
+    """What to measure for a model: the row length of each type, the bytes of a matrix, the shape of its attention.
+
+    `in_memory`: whether it fits. The engine copies such a model into the order that its fastest kernels want.
+    """
 
     widths: dict[str, int]
     size: int
     heads: tuple[int, int, int]
     embedding: int
+    in_memory: bool = True
 
 
 def fingerprint(host: Host, engine: str, busy: int) -> str:
@@ -99,7 +103,7 @@ def measure_machine(
     # Five besides types and attention: time stamp, threads, memory, small operations, disk.
     kept = _MeasuredFigures({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
     begun = int(kept.get("measured from", lambda: [time.time()])[0])
-    with SpeedTest(1) as test:
+    with SpeedTest(1, reorders=shape.in_memory) as test:
         count = threads or _threads(test, shape, host.cores - busy, kept)
         test.set_threads(count)
         speed = _speed(test, shape, count, kept)
@@ -168,6 +172,7 @@ def _shape(card: ModelCard | None, available: int) -> _Shape:
         size=min(roomy, max(card.weights_size, 1 << 20)),
         heads=(_head(card.key_length), _head(card.value_length), _head(card.heads)),
         embedding=min(card.embedding_length, _WIDEST),
+        in_memory=card.weights_size <= usable(available),
     )
 
 
@@ -222,7 +227,8 @@ def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _MeasuredFigures) -
         for name in doubtful:
             columns = partial(test.matrix, name, shape.widths[name], shape.size, (1, FEW, MANY))
             matrix = partial(better_of_two, columns, are_plausible)
-            speeds[name] = get(f"{name} x{shape.widths[name]} of {_mib(shape.size)}{again}", matrix, 3)
+            order = "" if shape.in_memory else ", in the file's order"
+            speeds[name] = get(f"{name} x{shape.widths[name]} of {_mib(shape.size)}{order}{again}", matrix, 3)
     matrix = partial(test.matrix, "F16", _COMMON_WIDTH, shape.size, (1,))
     memory = get(f"memory {_mib(shape.size)}", matrix)
     attention = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -19,6 +20,19 @@ def test_every_type_of_weights_has_a_speed(type_name: str) -> None:
         found = test.matrix(type_name, 512, 1 << 16, (1, 2, 8))
     assert len(found) == 3
     assert all(math.isfinite(each) and each > 0 for each in found)
+
+
+def test_weights_in_the_order_of_the_file_have_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SpeedTest(1, seconds=0, reorders=False) as test:
+        allocated, used = test._allocated, set[int]()
+
+        def noting(context: int, layout: int) -> AbstractContextManager[int]:
+            used.add(layout)
+            return allocated(context, layout)
+
+        monkeypatch.setattr(test, "_allocated", noting)
+        assert test.matrix("Q4_0", 512, 1 << 16, (1,))[0] > 0
+        assert used == {test._ggml.plain}
 
 
 @pytest.mark.parametrize("width", [1, 100, 576])

@@ -38,8 +38,9 @@ class FakeSpeedTest:
     asked: ClassVar[list[tuple[Any, ...]]] = []
     slowest = 1e9
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, reorders: bool = True) -> None:
         self.threads = threads
+        self.reorders = reorders
 
     def __enter__(self) -> FakeSpeedTest:
         return self
@@ -52,7 +53,8 @@ class FakeSpeedTest:
 
     def matrix(self, type_name: str, width: int, size: int, columns: Sequence[int]) -> list[float]:
         self.asked.append(("matrix", type_name, width, size, self.threads))
-        return [self.slowest * min(self.threads, 2) / column for column in columns]
+        usual = self.slowest if self.reorders else self.slowest / 4
+        return [usual * min(self.threads, 2) / column for column in columns]
 
     def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
         self.asked.append(("attention", kv_type, key, value, heads))
@@ -114,6 +116,13 @@ def test_a_model_is_measured_as_it_is(nano: ModelCard, fake: type[FakeSpeedTest]
     assert cpu.speed.per_row == pytest.approx(4.5e-6)
     assert cpu.speed.threads == 1
     assert machine.disk_read > 0
+
+
+def test_a_model_larger_than_memory_is_measured_in_the_order_of_its_file(nano: ModelCard) -> None:
+    figures: dict[str, list[float]] = {}
+    small = host(cores=1, memory_available=ByteCount(nano.weights_size))  # of which a part stays free
+    assert measure_machine(small, engine(), nano, figures=figures).devices[0].speed.one["Q8_0"] == 2.5e8
+    assert measure_machine(host(cores=1), engine(), nano, figures=figures).devices[0].speed.one["Q8_0"] == 1e9
 
 
 def test_any_model_is_measured_by_the_common_types(fake: type[FakeSpeedTest]) -> None:
