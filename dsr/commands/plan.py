@@ -103,7 +103,7 @@ def plan(
     if model is None:
         _show_runnable(console, machine, on_this_machine, catalogue, notes, suggested)
     else:
-        _show(console, decided)
+        _show(console, decided, pulls=machine_file is None)
 
 
 def _suggested(machine: Machine, *, here: bool) -> RunnableModel | None:
@@ -165,7 +165,8 @@ def _decided(
         raise
 
 
-def _show(console: Console, plan: Plan) -> None:
+def _show(console: Console, plan: Plan, *, pulls: bool) -> None:
+    """The plan; for a model that is not on this machine with the command that downloads it, if `pulls`."""
     from dsr.plan import report
     from dsr.ui.console import printable
     from dsr.ui.fields import labelled, terminal_columns
@@ -190,6 +191,8 @@ def _show(console: Console, plan: Plan) -> None:
         for number, line in enumerate(lines):
             show(line, "" if number else title, "-")
     show(report.command(plan), "llama.cpp")
+    if pulls and plan.model.origin and not Path(plan.model.reference).is_absolute():
+        console.say(f"next: dsr pull {plan.model.reference}", style="plain")
     console.json("dsr.plan/1", plan.json())
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from quant.recipe.recipe import load, names, plan, rounding_of, summary
+from quant.recipe.recipe import is_for_experts, load, names, plan, rounding_of, summary
 from quant.sources.source import Source
 from runtime.base.errors import UsageError
 from runtime.base.types import ByteCount
@@ -56,8 +56,12 @@ class RecipeRow:
 
 
 def recipe_rows(source: Source) -> tuple[RecipeRow, ...]:
-    """Every recipe that comes with dsr, for a model: the one with most bits first."""
-    rows = [_row(name, source) for name in names()]
+    """The recipes that come with dsr and are made for such a model: the one with most bits first.
+
+    Those for mixtures of experts give a dense model 8 bits, whatever their name says, so they are left out for it.
+    """
+    is_mixture = any(tensor.role == "routed experts" for tensor in source.tensors)
+    rows = [_row(name, source) for name in names() if is_mixture or not is_for_experts(load(name))]
     return tuple(sorted(rows, key=lambda row: -(row.bits or 0)))
 
 

@@ -176,6 +176,11 @@ def plan(recipe: AnyRecipe, source: Source, overrides: Overrides = NONE) -> Quan
     return made
 
 
+def is_for_experts(recipe: AnyRecipe) -> bool:
+    """Whether a recipe has low types for routed experts only: a dense model gets none of them."""
+    return isinstance(recipe, Recipe) and recipe.for_experts
+
+
 def assign(recipe: Recipe, tensors: Sequence[TensorSpec], overrides: Overrides = NONE) -> tuple[TensorPlan, ...]:
     """Each tensor in its type, in the engine's order. Raises UsageError for a tensor that no rule is for."""
     routed = {_layer(tensor) for tensor in tensors if tensor.role == "routed experts"}

@@ -52,11 +52,7 @@ def recipes_of(lists: Sequence[str], *, experts: bool) -> tuple[str, ...]:
 
 
 def _all_recipes(experts: bool) -> list[str]:
-    return [name for name in recipe.names() if experts or not _for_experts(recipe.load(name))]
-
-
-def _for_experts(chosen: recipe.AnyRecipe) -> bool:
-    return isinstance(chosen, recipe.Recipe) and chosen.for_experts
+    return [name for name in recipe.names() if experts or not recipe.is_for_experts(recipe.load(name))]
 
 
 class Maker:
@@ -100,7 +96,7 @@ class Maker:
     def _recipe(self, name: str) -> recipe.AnyRecipe:
         """Returns a recipe. Raises UsageError if it is for experts and the model has none."""
         chosen = recipe.load(name)
-        if _for_experts(chosen) and not self._model.card.experts:
+        if recipe.is_for_experts(chosen) and not self._model.card.experts:
             raise UsageError(f"{name} is for mixtures of experts")
         return chosen
 

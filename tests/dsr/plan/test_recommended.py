@@ -49,3 +49,14 @@ def test_the_kept_model_is_the_one_that_is_suggested(laptop: Machine) -> None:
 def test_where_no_model_fits_nothing_is_kept() -> None:
     assert recommended.choose(a_machine(cpu(10**6))) is None
     assert recommended.kept() is None
+
+
+def test_a_plan_of_a_model_that_is_not_here_ends_with_its_download(
+    laptop: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("dsr.loading.machine.measure_this_machine", lambda *_, **__: laptop)
+    result = CliRunner().invoke(cli.app, ["plan", "qwen3:8b"])
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-1] == "next: dsr pull qwen3:8b:Q4_K_M"
+    assert "next:" not in CliRunner().invoke(cli.app, ["plan", "nano"]).stderr

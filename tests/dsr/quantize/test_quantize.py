@@ -252,6 +252,14 @@ def test_recipes_are_listed_for_a_model(r1: Path) -> None:
     assert (found["q4_k_m"], found["dq3_k_m"], found["ud-q2_k_xl"]) == (4.8223, 3.5875, 2.7029)
 
 
+def test_recipes_for_mixtures_of_experts_are_not_listed_for_a_dense_model(tmp_path: Path) -> None:
+    (tmp_path / "dense").mkdir()
+    shutil.copy(CONFIGS / "r1-distill-qwen-7b.json", tmp_path / "dense" / "config.json")
+    listed = run(app, ["dense", "--list-recipes", "-q"]).stdout.split()
+    assert "q4_k_m" in listed
+    assert not {"moe-q3", "moe-q4", "dq3_k_m", "ud-q2_k_xl"} & set(listed)
+
+
 def test_the_order_of_llama_quantize_is_understood(checkpoint: Path) -> None:
     assert run(app, ["tiny", "a.gguf", "Q8_0", "1", "-q"]).stdout == "a.gguf\n"
     assert run(app, ["tiny", "Q8_0", "-q"]).stdout == "tiny-q8_0.gguf\n"
