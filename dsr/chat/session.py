@@ -27,6 +27,7 @@ from dsr.models import library
 from dsr.models.model import Model
 from dsr.models.references import is_known, sizes
 from dsr.models.sampling import ENGINE_DEFAULTS, SamplingRequest
+from dsr.plan.recommended import kept, measured
 from dsr.store import paths
 from dsr.store.kept_states import KeptStates
 from dsr.store.settings import OnFull, Thinking
@@ -112,7 +113,7 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
     if prompt is None and not (interactive and console.human):
         raise UsageError("there is no question", hint='ask one: dsr chat "What is 347 + 586?"')
     if name is None:
-        console.say(f"{EMBEDDED_IS}. For a real model: {_real_model(console)}")
+        console.say(f"{EMBEDDED_IS}. For a real model: {kept() or 'dsr list --fits'}")
     elif prompt is None:
         console.say(model.name)
     turns = list(earlier.messages) if earlier else []
@@ -138,21 +139,22 @@ def run(request: ChatRequest, console: Console, *, interactive: bool) -> int:
         forgotten = earlier.forgotten if earlier else NOTHING
         session = _Session(request, console, record, options, disk, forgotten, toolbox, stop)
         if prompt is not None:
-            return session.answer(model, turns, system, prompt)
+            code = session.answer(model, turns, system, prompt)
+            if name is None:
+                _recommend(console)
+            return code
         session.converse(model, turns, system)
         return 0
 
 
-def _real_model(console: Console) -> str:
-    """The command for the model that dsr recommends here. Its speed is measured only for a person who can see that."""
-    from dsr.plan.recommended import kept, measured
-
-    if console.live:
-        with showing(console) as listen:
-            found = measured(listen)
-    else:
-        found = kept()
-    return found or "dsr list --fits"
+def _recommend(console: Console) -> None:
+    """The model for this machine, after nano's first answer: to measure takes seconds, so only a person waits."""
+    if not console.live or kept() is not None:
+        return
+    with showing(console) as listen:
+        found = measured(listen)
+    if found is not None:
+        console.say(f"for this machine: {found}", style="plain")
 
 
 def _disk_cache(limit: int | None, options: ChatOptions, console: Console) -> DiskCache:

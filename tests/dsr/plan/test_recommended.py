@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from dsr import cli
 from dsr.plan import recommended
 from dsr.plan.suggest import suggestion
+from dsr.ui.console import Console
 from runtime.base.events import ignore
 from runtime.machine.machine import Machine
 from tests.dsr.plan.planning import GIB, a_machine, cpu
@@ -60,3 +61,18 @@ def test_a_plan_of_a_model_that_is_not_here_ends_with_its_download(
     assert result.exit_code == 0
     assert result.stderr.splitlines()[-1] == "next: dsr pull qwen3:8b:Q4_K_M"
     assert "next:" not in CliRunner().invoke(cli.app, ["plan", "nano"]).stderr
+
+
+def test_the_machine_is_measured_behind_the_first_answer_and_for_a_person_only(
+    laptop: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ["chat", "--threads", "1", "--temp", "0", "--thinking", "hide", "What is 3 + 4?"]
+    assert "for this machine" not in CliRunner().invoke(cli.app, ask).stderr
+    assert recommended.kept() is None
+    monkeypatch.setattr(Console, "live", True)
+    first = CliRunner().invoke(cli.app, ask)
+    assert "For a real model: dsr list --fits\n" in first.stderr
+    assert first.stderr.rstrip().endswith(f"for this machine: {recommended.kept()}")
+    again = CliRunner().invoke(cli.app, ask)
+    assert f"For a real model: {recommended.kept()}\n" in again.stderr
+    assert "for this machine" not in again.stderr
