@@ -130,6 +130,8 @@ class BlockSplitter:
             return
         elif _HEADING.match(line) or (_ITEM.match(line) and not inside):
             self._open("text")
+        elif self._kind == "table" and "|" not in line:
+            self._open("text")  # GFM takes it for a row; models mean a sentence whose empty line they forgot
         if self._kind == "text" and len(self._lines) == 1 and "|" in self._lines[0] and _RULE_OF_TABLE.fullmatch(line):
             self._kind = "table"
         self._add(line)

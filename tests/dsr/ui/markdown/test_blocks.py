@@ -28,6 +28,7 @@ def blocks(text: str) -> list[Block]:
             [("text", "1. a\n\n   ```\n   x\n\n   y\n   ```"), ("text", "2. b")],
         ),
         ("|a|b|\n|-|-|\n|1|2|\n\nend", [("table", "|a|b|\n|-|-|\n|1|2|"), ("text", "end")]),
+        ("|a|b|\n|-|-|\n|1|2|\nend of\nit", [("table", "|a|b|\n|-|-|\n|1|2|"), ("text", "end of\nit")]),
         ("so\n\\[\nx\n\n= 1\n\\]\nend", [("text", "so"), ("formula", "\\[\nx\n\n= 1\n\\]"), ("text", "end")]),
         ("$$x$$", [("formula", "$$x$$")]),
         ("\n\n", []),
