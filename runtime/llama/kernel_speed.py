@@ -33,9 +33,12 @@ _PATTERN_ROWS = 16  # random rows that a matrix repeats; kernels that look value
 _POOL = 1 << 20  # bytes for the descriptions of a graph's tensors
 _OPERATIONS = 64
 _CELLS = 1024  # tokens in the cache
+_EXPERTS = 2  # engines reorder stacks of several matrices only
+_EXPERTS_SIZE = 1 << 19  # bytes of one: it stays in the cache of a core
+_CHOSEN = 32  # tokens that choose an expert
 _CPU = 0  # enum ggml_backend_dev_type
 _OWN_CLOCK_IS_FINE = time.get_clock_info("thread_time").resolution < 1e-6
-_F32, _F16 = types.BY_NAME["F32"].number, types.BY_NAME["F16"].number
+_F32, _F16, _I32 = (types.BY_NAME[name].number for name in ("F32", "F16", "I32"))
 
 
 class _InitParams(ctypes.Structure):
@@ -55,6 +58,7 @@ class _Ggml:
         self.free = _function(base, "ggml_free", None, pointer)
         self.tensor = _function(base, "ggml_new_tensor_4d", pointer, pointer, integer, long, long, long, long)
         self.mul_mat = _function(base, "ggml_mul_mat", pointer, *[pointer] * 3)
+        self.mul_mat_id = _function(base, "ggml_mul_mat_id", pointer, *[pointer] * 4)
         self.rms_norm = _function(base, "ggml_rms_norm", pointer, pointer, pointer, real)
         self.mul = _function(base, "ggml_mul", pointer, *[pointer] * 3)
         self.silu = _function(base, "ggml_silu", pointer, *[pointer] * 2)
@@ -139,6 +143,20 @@ class SpeedTest:
         repeats = max(1, min(size, long) // _SLICES // len(pattern))
         return self._matrices(kind, width, pattern * repeats, _SLICES, columns)
 
+    def experts(self, type_name: str, width: int) -> list[float]:
+        """Bytes of weights per second where an expert in the cache is multiplied with one more token that chose it."""
+        ggml, kind = self._ggml, types.BY_NAME[type_name]
+        width = max(1, width // kind.block) * kind.block
+        pattern = _weights(kind, width)
+        expert = pattern * max(1, _EXPERTS_SIZE // len(pattern))
+        tokens = _EXPERTS * _CHOSEN
+        with self._weights(kind, width, expert * _EXPERTS, 1, _EXPERTS) as [stack], self._described() as context:
+            activations = ggml.tensor(context, _F32, width, 1, tokens, 1)
+            chosen = ggml.tensor(context, _I32, 1, tokens, 1, 1)
+            node = ggml.mul_mat_id(context, stack, activations, chosen)
+            numbers = (np.arange(tokens, dtype=np.int32) % _EXPERTS).tobytes()
+            return [len(expert) * tokens / self._typical(context, [node], inputs=((chosen, numbers),))]
+
     def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
         """Multiply-adds per second of one token's attention; `key` and `value` are the lengths of a head."""
         ggml, kind = self._ggml, kv_types(kv_type).keys
@@ -185,8 +203,10 @@ class SpeedTest:
             activations = ggml.tensor(context, _F32, width, columns, 1, 1)
             return self._typical(context, [ggml.mul_mat(context, each, activations) for each in matrices], glance)
 
-    def _typical(self, context: int, nodes: Sequence[int], glance: bool = False) -> float:
-        """Seconds of one of the graphs that end in `nodes`, computed in turn; activations are zero.
+    def _typical(
+        self, context: int, nodes: Sequence[int], glance: bool = False, inputs: Sequence[tuple[int, bytes]] = ()
+    ) -> float:
+        """Seconds of one of the graphs that end in `nodes`, computed in turn; activations besides `inputs` are zero.
 
         A `glance` is short and gives the peak speed, not the sustained one."""
         ggml, graphs = self._ggml, []
@@ -195,6 +215,8 @@ class SpeedTest:
             ggml.expand(graphs[-1], node)
         with self._allocated(context, ggml.plain) as buffer:
             ggml.clear(buffer, 0)
+            for tensor, data in inputs:
+                ggml.set(tensor, data, 0, len(data))
             self._computed(graphs, 0.0)  # wakes the threads up
             if glance or self._threads == 1:
                 return usual(self._computed(graphs, self._seconds))
@@ -216,26 +238,32 @@ class SpeedTest:
         return found
 
     @contextmanager
-    def _weights(self, kind: types.GgmlType, width: int, data: bytes, count: int) -> Iterator[list[int]]:
-        """Filled matrices in the first layout with kernels for them."""
+    def _weights(
+        self, kind: types.GgmlType, width: int, data: bytes, count: int, experts: int = 1
+    ) -> Iterator[list[int]]:
+        """Filled matrices, or stacks of `experts`, in the first layout with kernels for them."""
         ggml = self._ggml
-        rows = len(data) // (width // kind.block * kind.width)
+        rows = len(data) // experts // (width // kind.block * kind.width)
         for layout in self._layouts:
             with ExitStack() as stack:
                 context = stack.enter_context(self._described())
-                matrices = [ggml.tensor(context, kind.number, width, rows, 1, 1) for _ in range(count)]
+                matrices = [ggml.tensor(context, kind.number, width, rows, experts, 1) for _ in range(count)]
                 stack.enter_context(self._allocated(context, layout))
-                if layout == ggml.plain or self._multiplies(matrices[0], width):
+                if layout == ggml.plain or self._multiplies(matrices[0], width, experts):
                     for matrix in matrices:
                         ggml.set(matrix, data, 0, len(data))
                     yield matrices
                     return
 
-    def _multiplies(self, matrix: int, width: int) -> bool:
+    def _multiplies(self, matrix: int, width: int, experts: int) -> bool:
         ggml = self._ggml
         with self._described() as context:
             activations = ggml.tensor(context, _F32, width, 1, 1, 1)
-            return bool(ggml.supports(ggml.device, ggml.mul_mat(context, matrix, activations)))
+            if experts == 1:
+                node = ggml.mul_mat(context, matrix, activations)
+            else:
+                node = ggml.mul_mat_id(context, matrix, activations, ggml.tensor(context, _I32, 1, 1, 1, 1))
+            return bool(ggml.supports(ggml.device, node))
 
     @contextmanager
     def _described(self) -> Iterator[int]:

@@ -41,8 +41,9 @@ class Speed:
     """How fast a device multiplies weights with activations, in bytes of weights per second.
 
     `one` is the speed of one token for each ggml type ("Q4_K"); `two` and `many` are those of two and eight tokens that
-    share the weights. `bandwidth` is that of the memory, in bytes per second. `attention` has multiply-adds per second
-    for each type of the KV cache ("F16").
+    share the weights. `further` is that of each further token that chose a routed expert, which the caches hold by
+    then. `bandwidth` is that of the memory, in bytes per second. `attention` has multiply-adds per second for each type
+    of the KV cache ("F16").
 
     The rest of a layer (norms, activation functions, synchronization) takes `per_layer` seconds in each step. Each
     token of the step adds `per_row`, and `per_expert_layer` in a layer with routed experts.
@@ -60,6 +61,7 @@ class Speed:
     per_row: float = 0.0
     threads: int = 0
     assumed: bool = False
+    further: Mapping[str, float] = field(default_factory=dict)
 
     def times(self, factor: float) -> Speed:
         """The same device, `factor` times as fast in everything."""
@@ -74,6 +76,7 @@ class Speed:
             two=faster(self.two),
             many=faster(self.many),
             attention=faster(self.attention),
+            further=faster(self.further),
             per_layer=self.per_layer / factor,
             per_expert_layer=self.per_expert_layer / factor,
             per_row=self.per_row / factor,
@@ -81,7 +84,7 @@ class Speed:
 
     def __post_init__(self) -> None:
         _above_zero("bandwidth", self.bandwidth)
-        for name in ("one", "two", "many", "attention"):
+        for name in ("one", "two", "many", "attention", "further"):
             for type_name, value in getattr(self, name).items():
                 if type_name not in types.BY_NAME:
                     raise UsageError(f"{name}: {type_name!r} is not a tensor type")
@@ -97,8 +100,10 @@ class Speed:
         return sum(size * self._per_byte(name, columns) for name, size in weights.items())
 
     def experts_seconds(self, weights: Mapping[str, int], columns: float = 1) -> float:
-        """The same for routed experts with `columns` tokens each, which ggml's kernel computes one by one."""
-        return self.weights_seconds(weights) * max(1.0, columns)
+        """The same for routed experts with `columns` tokens each: ggml's kernel computes one by one, and the first one
+        brings the weights into the caches."""
+        further = sum(size / self._from_cache(name) for name, size in weights.items())
+        return self.weights_seconds(weights) + further * max(0.0, columns - 1)
 
     def attention_seconds(self, multiply_adds: float, kv_type: str = "f16") -> float:
         """The time of attention over the KV cache. Without a measured speed the memory's bandwidth decides."""
@@ -109,6 +114,10 @@ class Speed:
     def _attention_speed(self, kind: GgmlType) -> float:
         per_second = self.attention.get(kind.name) or min(self.attention.values(), default=0.0)
         return per_second or self.bandwidth * kind.block / kind.width
+
+    def _from_cache(self, name: str) -> float:
+        from_memory = self.one.get(name) or self.bandwidth
+        return max(self.further.get(name, from_memory), from_memory)
 
     def _per_byte(self, name: str, columns: float) -> float:
         one = 1 / (self.one.get(name) or self.bandwidth)

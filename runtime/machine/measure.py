@@ -65,6 +65,7 @@ class _Shape:
     """What to measure for a model: the row length of each type, the bytes of a matrix, the shape of its attention.
 
     `in_memory`: whether it fits. The engine copies such a model into the order that its fastest kernels want.
+    `experts`: the types that routed experts have.
     """
 
     widths: dict[str, int]
@@ -72,6 +73,7 @@ class _Shape:
     heads: tuple[int, int, int]
     embedding: int
     in_memory: bool = True
+    experts: tuple[str, ...] = ()
 
 
 def fingerprint(host: Host, engine: str, busy: int) -> str:
@@ -101,7 +103,8 @@ def measure_machine(
 
     shape = _shape(card, host.memory_available)
     # Five besides types and attention: time stamp, threads, memory, small operations, disk.
-    kept = _MeasuredFigures({} if figures is None else figures, len(shape.widths) + len(_KV_TYPES) + 5, listen)
+    asked = len(shape.widths) + len(shape.experts) + len(_KV_TYPES) + 5
+    kept = _MeasuredFigures({} if figures is None else figures, asked, listen)
     begun = int(kept.get("measured from", lambda: [time.time()])[0])
     with SpeedTest(1, reorders=shape.in_memory) as test:
         count = threads or _threads(test, shape, host.cores - busy, kept)
@@ -160,7 +163,8 @@ def _are_figures(found: object, count: int) -> TypeGuard[list[float]]:
 def _shape(card: ModelCard | None, available: int) -> _Shape:
     roomy = max(1 << 20, min(max(_SIZE, 3 * largest_cache(Path("/"))), _LARGEST, available // 8))
     if card is None:
-        return _Shape(dict.fromkeys(COMMON_TYPES, _COMMON_WIDTH), roomy, _COMMON_HEADS, _COMMON_WIDTH)
+        widths = dict.fromkeys(COMMON_TYPES, _COMMON_WIDTH)
+        return _Shape(widths, roomy, _COMMON_HEADS, _COMMON_WIDTH, experts=COMMON_TYPES)
     sizes: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     for tensor in card.tensors:
@@ -173,6 +177,7 @@ def _shape(card: ModelCard | None, available: int) -> _Shape:
         heads=(_head(card.key_length), _head(card.value_length), _head(card.heads)),
         embedding=min(card.embedding_length, _WIDEST),
         in_memory=card.weights_size <= usable(available),
+        experts=tuple(sorted({each.type for each in card.tensors if each.is_expert_stack and len(each.shape) > 2})),
     )
 
 
@@ -221,14 +226,18 @@ def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _MeasuredFigures) -
     def get(what: str, measure: Callable[[], list[float]], figures: int = 1) -> list[float]:
         return kept.get(f"{what}, {count} threads", measure, figures)
 
+    order = "" if shape.in_memory else ", in the file's order"
     speeds: dict[str, list[float]] = {}
     for again in ("", ", again"):
         doubtful = [*shape.widths] if not again else contradicting({name: each[0] for name, each in speeds.items()})
         for name in doubtful:
             columns = partial(test.matrix, name, shape.widths[name], shape.size, (1, FEW, MANY))
             matrix = partial(better_of_two, columns, are_plausible)
-            order = "" if shape.in_memory else ", in the file's order"
             speeds[name] = get(f"{name} x{shape.widths[name]} of {_mib(shape.size)}{order}{again}", matrix, 3)
+    further = {}
+    for name in shape.experts:
+        experts = partial(test.experts, name, shape.widths[name])
+        further[name] = get(f"experts {name} x{shape.widths[name]}{order}", experts)[0]
     matrix = partial(test.matrix, "F16", _COMMON_WIDTH, shape.size, (1,))
     memory = get(f"memory {_mib(shape.size)}", matrix)
     attention = {}
@@ -250,6 +259,7 @@ def _speed(test: SpeedTest, shape: _Shape, count: int, kept: _MeasuredFigures) -
         per_expert_layer=_PER_EXPERT_LAYER * each,
         per_row=_PER_ROW * per_row,
         threads=count,
+        further=further,
     )
 
 

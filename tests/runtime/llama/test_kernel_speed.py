@@ -22,6 +22,15 @@ def test_every_type_of_weights_has_a_speed(type_name: str) -> None:
     assert all(math.isfinite(each) and each > 0 for each in found)
 
 
+@pytest.mark.parametrize("reorders", [True, False])
+@pytest.mark.parametrize("type_name", WEIGHTS)
+def test_every_type_of_experts_has_a_speed(type_name: str, reorders: bool) -> None:
+    with SpeedTest(1, seconds=0, reorders=reorders) as test:
+        [found] = test.experts(type_name, 512)
+    assert math.isfinite(found)
+    assert found > 0
+
+
 def test_weights_in_the_order_of_the_file_have_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     with SpeedTest(1, seconds=0, reorders=False) as test:
         allocated, used = test._allocated, set[int]()

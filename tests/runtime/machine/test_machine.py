@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,6 +191,14 @@ def test_more_tokens_never_take_less_time_where_noise_says_so() -> None:
 def test_an_expert_takes_its_tokens_one_by_one() -> None:
     assert SPEED.experts_seconds({"Q8_0": 100}, 2.5) == 25.0
     assert SPEED.experts_seconds({"Q8_0": 100}, 0.5) == 10.0
+
+
+def test_further_tokens_of_an_expert_find_it_in_the_caches() -> None:
+    quick = replace(SPEED, further={"Q8_0": 50.0, "Q4_K": 1.0})
+    assert quick.experts_seconds({"Q8_0": 100}, 2.5) == 13.0
+    assert quick.experts_seconds({"Q8_0": 100}, 0.5) == 10.0
+    assert quick.experts_seconds({"Q4_K": 100}, 2) == SPEED.experts_seconds({"Q4_K": 100}, 2)  # disturbed
+    assert quick.times(2).experts_seconds({"Q8_0": 100}, 2.5) == 6.5
 
 
 def test_the_time_of_attention() -> None:

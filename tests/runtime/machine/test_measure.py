@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -55,6 +56,10 @@ class FakeSpeedTest:
         self.asked.append(("matrix", type_name, width, size, self.threads))
         usual = self.slowest if self.reorders else self.slowest / 4
         return [usual * min(self.threads, 2) / column for column in columns]
+
+    def experts(self, type_name: str, width: int) -> list[float]:
+        self.asked.append(("experts", type_name, width))
+        return [3 * (self.slowest if self.reorders else self.slowest / 4)]
 
     def attention(self, kv_type: str, key: int, value: int, heads: int) -> list[float]:
         self.asked.append(("attention", kv_type, key, value, heads))
@@ -110,6 +115,7 @@ def test_a_model_is_measured_as_it_is(nano: ModelCard, fake: type[FakeSpeedTest]
     (cpu,) = machine.devices
     assert set(cpu.speed.one) == set(cpu.speed.two) == set(cpu.speed.many) == {"Q8_0", "F32"}
     assert (cpu.speed.one["Q8_0"], cpu.speed.two["Q8_0"], cpu.speed.many["Q8_0"]) == (1e9, 5e8, 1.25e8)
+    assert cpu.speed.further == {"Q8_0": 3e9}
     assert cpu.speed.attention == {"F16": 5e9, "Q8_0": 5e9, "Q4_0": 5e9}
     assert cpu.speed.per_layer == pytest.approx(40e-6)
     assert cpu.speed.per_expert_layer == pytest.approx(150e-6)
@@ -121,8 +127,15 @@ def test_a_model_is_measured_as_it_is(nano: ModelCard, fake: type[FakeSpeedTest]
 def test_a_model_larger_than_memory_is_measured_in_the_order_of_its_file(nano: ModelCard) -> None:
     figures: dict[str, list[float]] = {}
     small = host(cores=1, memory_available=ByteCount(nano.weights_size))  # of which a part stays free
-    assert measure_machine(small, engine(), nano, figures=figures).devices[0].speed.one["Q8_0"] == 2.5e8
-    assert measure_machine(host(cores=1), engine(), nano, figures=figures).devices[0].speed.one["Q8_0"] == 1e9
+    for there, one, further in ((small, 2.5e8, 7.5e8), (host(cores=1), 1e9, 3e9)):
+        speed = measure_machine(there, engine(), nano, figures=figures).devices[0].speed
+        assert (speed.one["Q8_0"], speed.further["Q8_0"]) == (one, further)
+
+
+def test_experts_are_measured_only_where_a_model_has_some(nano: ModelCard, fake: type[FakeSpeedTest]) -> None:
+    dense = replace(nano, tensors=tuple(each for each in nano.tensors if not each.is_expert_stack))
+    assert measure_machine(host(cores=1), engine(), dense).devices[0].speed.further == {}
+    assert not [each for each in fake.asked if each[0] == "experts"]
 
 
 def test_any_model_is_measured_by_the_common_types(fake: type[FakeSpeedTest]) -> None:
