@@ -25,6 +25,7 @@ speeds = st.builds(
     two=by_type,
     many=by_type,
     attention=by_type,
+    further=by_type,
     per_layer=seconds,
     per_expert_layer=seconds,
     per_row=seconds,
