@@ -366,12 +366,12 @@ def in_words(kinds: set[str]) -> str:
     return " or ".join(sorted(names - {"null"}) + sorted(names & {"null"}))
 
 
-def nano_losses(report: str) -> str:
-    """dsr/data/nano-losses.toml: the KL divergence of each recipe's file of nano, from the table of docs/report.md."""
-    table = report.split("| nano (reference) |")[1].split("\n\n")[0]
+def nano_losses(results: str) -> str:
+    """dsr/data/nano-losses.toml: the KL divergence of each recipe's file of nano, by docs/results.md's first table."""
+    table = results.split("\n| nano | ")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([\d.]+) ±", table, re.MULTILINE)
-    lines = [f"{name.replace(chr(92), '').lower()} = {value}" for name, value in rows]
-    return "\n".join(["# Made by `make docs` from docs/report.md (`dsr bench all nano`).", "[kld]", *lines, ""])
+    lines = [f"{name} = {value}" for name, value in rows if float(value)]
+    return "\n".join(["# Made by `make docs` from docs/results.md (`dsr bench all nano`).", "[kld]", *lines, ""])
 
 
 def documented(page: str) -> dict[str, dict[str, str]]:
@@ -402,7 +402,7 @@ if __name__ == "__main__":
     completion_table.FILE.write_text(completion_table.text(), encoding="utf-8")
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
-    losses = nano_losses((ROOT / "docs" / "report.md").read_text(encoding="utf-8"))
+    losses = nano_losses((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
     (ROOT / "dsr" / "data" / "nano-losses.toml").write_text(losses, encoding="utf-8")
     fields = REFERENCE / "json.md"
     before = fields.read_text(encoding="utf-8")

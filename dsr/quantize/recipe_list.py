@@ -84,6 +84,6 @@ def _row(name: str, source: Source) -> RecipeRow:
 
 @cache
 def measured_on_nano() -> dict[str, float]:
-    """The KL divergence of nano's files from nano by recipe, as docs/report.md has it (`dsr bench all nano`)."""
+    """The KL divergence of nano's files from nano by recipe, as docs/results.md has it (`dsr bench all nano`)."""
     text = resources.files("dsr.data").joinpath("nano-losses.toml").read_text(encoding="utf-8")
     return {name: float(value) for name, value in tomllib.loads(text)["kld"].items()}
