@@ -313,7 +313,10 @@ def _predictor(
     """None where the machine was measured with another number of threads, or has more than a CPU."""
     if machine is None or len(machine.devices) > 1 or machine.devices[0].speed.threads != threads:
         return None
-    total: int = _need(card, options).total + repacked(card, host.features) if disk is None else disk.whole
+    from runtime.llama.load_model import with_kernels
+
+    copies = repacked(card, with_kernels(host.features))
+    total: int = _need(card, options).total + copies if disk is None else disk.whole
     return Predictor(
         card, machine, options.context, options.slots, options.kv_type, total, left_behind, options.kv_full, disk
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,11 @@ def load_model(path: Path, params_with: Callable[[Any], Any], run: Run) -> Any:
 def has_amx() -> bool:
     """Whether the engine was compiled for the matrix tiles of this CPU (AMX of Intel's servers)."""
     return b"AMX_INT8 = 1" in native.llama_print_system_info()
+
+
+def with_kernels(cpu: Collection[str]) -> list[str]:
+    """Those of the CPU's features for which this engine has kernels: some are compiled without AMX."""
+    return [each for each in cpu if has_amx() or not each.startswith("amx_")]
 
 
 def hint_of(said: str) -> str | None:

@@ -19,7 +19,7 @@ _AMX_ROWS = 32
 
 
 def repacked(card: ModelCard, features: Collection[str]) -> ByteCount:
-    """Bytes of weights that a CPU with these features (`Host.features`) keeps a second time in another order.
+    """Bytes of weights that a CPU with kernels for these features keeps a second time in another order.
 
     `top` shows them in addition to the mapped file, whose pages the system can drop, so no model needs this memory.
     Source: ggml_repack_get_optimal_repack_type in ggml/src/ggml-cpu/repack.cpp, and ggml/src/ggml-cpu/amx.

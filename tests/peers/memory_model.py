@@ -67,6 +67,7 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
     from runtime.engine.template import Prompt
     from runtime.gguf.reader import read_card
     from runtime.llama import LlamaBackend, OpenOptions
+    from runtime.llama.load_model import with_kernels
     from runtime.machine.host import probe
     from runtime.placement.memory import need
     from runtime.placement.repacked import repacked
@@ -80,7 +81,7 @@ def one(path: Path, context: int, kv_type: str, votes: int, drafted: int) -> Non
         params = SamplingParams(max_tokens=min(TOKENS, context // 2 // votes - 1), statistics=True)
         engine.generate([Request(Prompt(prompt), params, sample=number) for number in range(votes)])
         real = psutil.Process().memory_info().rss
-    print(need(card, context, votes, kv_type, drafted).total + repacked(card, probe().features), real)
+    print(need(card, context, votes, kv_type, drafted).total + repacked(card, with_kernels(probe().features)), real)
 
 
 if __name__ == "__main__":

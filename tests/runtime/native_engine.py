@@ -22,7 +22,8 @@ TAGS = ThinkingMarkers("<think>", "</think>")
 SUM, WORD, DAY = "What is 347 + 586?", "Write 'igloo' backwards.", "What day is 3 days after Monday?"
 GREEDY = SamplingParams(temperature=0, max_tokens=120)
 THOUGHT_OF_SUM = (
-    "Add by columns.\n347 is H3 T4 O7\n586 is H5 T8 O6\nO:7+6=13,carry1=>3\nT:4+8+1=13,carry1=>33\nH:3+5+1=9=>933"
+    "Let me add column by column.\n347 is H3 T4 O7\n586 is H5 T8 O6\n"
+    "O:7+6=13,carry1=>3\nT:4+8+1=13,carry1=>33\nH:3+5+1=9=>933"
 )
 
 

@@ -113,10 +113,12 @@ def _predicted_memory(job: SpeedJob, model: LoadedModel, host: Host) -> int:
     """Returns the predicted bytes of the process when the CPU has all layers."""
     if model.from_disk is not None:
         return int(model.from_disk.whole)
+    from runtime.llama.load_model import with_kernels
+
     need = memory.need(
         model.card, model.backend.context, model.backend.slots, job.load.kv_type, kv_full=job.load.kv_full
     )
-    return int(need.total + repacked(model.card, host.features))
+    return int(need.total + repacked(model.card, with_kernels(host.features)))
 
 
 def _load_parameters(job: SpeedJob, model: LoadedModel) -> dict[str, Parameter]:

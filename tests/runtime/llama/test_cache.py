@@ -174,12 +174,12 @@ def test_a_stop_while_drawing_keeps_what_was_said(backend: LlamaBackend) -> None
     for event in engine.stream([request(backend, SUM)]):
         if isinstance(event, TextDrawn):
             said += event.text
-            if "columns" in said:
+            if "column" in said:
                 stop.set()
         if isinstance(event, SampleFinished):
             completion = event.completion
     assert completion.finish_reason == "cancelled"
-    assert completion.thinking.startswith("Add by columns")
+    assert completion.thinking.startswith("Let me add column")
     assert len(completion.thinking) < 30
     assert engine.generate([request(backend, SUM)])[0].answer == "The answer is \\boxed{933}."
 

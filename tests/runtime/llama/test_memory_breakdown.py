@@ -13,6 +13,7 @@ import pytest
 
 from runtime.gguf.reader import read_card
 from runtime.llama import LlamaBackend, OpenOptions, memory_breakdown
+from runtime.llama.load_model import with_kernels
 from runtime.llama.memory_breakdown import BufferUse, breakdown, breakdown_of
 from runtime.machine.host import probe
 from runtime.placement.cache import CacheOptions, cache_bytes, checkpoint_bytes
@@ -171,7 +172,7 @@ def test_repacked_copies_are_foretold(tmp_path: Path, type: str) -> None:
     uses = breakdown(path, OpenOptions(context=256))
     assert uses
     copies = sum(use.weights for use in uses if use.buffer in ("CPU_REPACK", "AMX"))
-    assert copies == repacked(read_card(path), probe().features)
+    assert copies == repacked(read_card(path), with_kernels(probe().features))
 
 
 @tells

@@ -116,7 +116,7 @@ def test_the_real_server(live: Live) -> None:
     options = {"temperature": 0}
     answer = sdk.chat("nano", SUM, options=options)
     assert answer.message.content == SUM_ANSWER
-    assert answer.message.thinking.startswith("Add by columns.")
+    assert answer.message.thinking.endswith("T:1+3=4=>42")
     assert sdk.generate("nano", SUM[0]["content"], options=options).response == SUM_ANSWER
     assert sdk.chat("nano", SUM, think=False, options=options).message.thinking is None
     held = sdk.chat("nano", SUM, format=Sum.model_json_schema(), options={**options, "num_predict": 60})
