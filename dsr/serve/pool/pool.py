@@ -265,6 +265,8 @@ class Pool:
         async for told in seat.engine.open():
             if isinstance(told, Progress):
                 seat.progress = told
+            else:
+                self._report(f"{seat.shown}: {told.text}")
         self.counts.loaded += 1
         self._died.discard(seat.name)
         seat.state, seat.used, seat.progress = "open", self._now(), None

@@ -232,7 +232,7 @@ class FakeEngines:
         }
         self.props = PROPS
         self.need: dict[str, int] = {}
-        self.loading: tuple[Progress, ...] = ()
+        self.loading: tuple[Progress | Notice, ...] = ()
         self.may_open = asyncio.Event()
         self.may_open.set()
         self.fails_to_start: Failed | None = None

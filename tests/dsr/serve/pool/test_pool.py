@@ -13,6 +13,7 @@ from dsr.serve.pool.pool import Pool, PoolOptions
 from dsr.serve.pool.room import Memory
 from dsr.serve.told import Done, Failed
 from runtime.base.errors import Busy
+from runtime.base.events import Notice, Progress
 from runtime.base.types import Message
 from tests.dsr.serve.fake_engine import FakeEngine, FakeEngines
 
@@ -357,5 +358,14 @@ def test_without_memory_for_a_process_a_model_leaves_before_another_one_starts(
         case.memory = Memory(1000, 900)
         await second
         assert case.open == ["b"] and not case.reports
+
+    run(work)
+
+
+def test_what_an_engine_says_while_it_loads_is_reported() -> None:
+    async def work(case: Case) -> None:
+        case.engines.loading = (Notice("runs from the disk"), Progress("loading", "a", 1, 2, "percent"))
+        await case.use("a")
+        assert case.reports == ["a: runs from the disk"]
 
     run(work)
