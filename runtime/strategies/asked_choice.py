@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from math import fsum
 
-from runtime.base.errors import Aborted, DoesNotFit, Lost
-from runtime.base.events import Event, Interrupted, Notice
+from runtime.base.events import Event
 from runtime.engine.likelihood import scoring
 from runtime.strategies.random_choice import softmax
 from runtime.strategies.task import Task
+from runtime.strategies.unless_stopped import unless_stopped
 
 # The events while it is judged; None when a stop, the budget or a full context prevented it.
 Judging = Generator[Event, None, list[tuple[float, ...]] | None]
@@ -26,16 +26,8 @@ def mean_logprobs(task: Task, asked: Sequence[tuple[str, Sequence[str]]]) -> Jud
         prompt = task.make_prompt(question, False)
         counts.append(len(replies))
         pairs += [(tuple(prompt.tokens), tuple(task.tokens_of(reply))) for reply in replies]
-    try:
-        values = yield from scoring(task.engine, pairs)
-    except Lost:
-        raise
-    except Aborted as error:
-        if task.allowance is None or not task.allowance.over:
-            yield Interrupted(error)
-        return None
-    except DoesNotFit as error:
-        yield Notice(f"not judged: {error.message}")
+    values = yield from unless_stopped(task, scoring(task.engine, pairs), "not judged")
+    if values is None:
         return None
     means = iter([fsum(each) / len(each) if each else 0.0 for each in values])
     return [tuple(next(means) for _ in range(count)) for count in counts]

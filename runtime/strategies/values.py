@@ -9,11 +9,11 @@ from collections.abc import Generator, Sequence
 from typing import Literal
 
 import prompts
-from runtime.base.errors import Aborted, DoesNotFit, Lost
-from runtime.base.events import Event, Interrupted, Notice
+from runtime.base.events import Event
 from runtime.engine.hidden_states import hidden_states
 from runtime.strategies.asked_choice import chances
 from runtime.strategies.task import Task
+from runtime.strategies.unless_stopped import unless_stopped
 from runtime.strategies.value_head import ValueHead
 
 # The events while it is valued; None when a stop, the budget or a full context prevented it.
@@ -22,18 +22,9 @@ Valuing = Generator[Event, None, list[float] | None]
 
 def by_head(task: Task, head: ValueHead, replies: Sequence[Sequence[int]]) -> Valuing:
     """The value of each beginning of a reply, given as tokens behind the prompt. Raises Incompatible, Lost."""
-    try:
-        states = yield from hidden_states(task.engine, [(*task.prompt.tokens, *each) for each in replies])
-    except Lost:
-        raise
-    except Aborted as error:
-        if task.allowance is None or not task.allowance.over:
-            yield Interrupted(error)
-        return None
-    except DoesNotFit as error:
-        yield Notice(f"not valued: {error.message}")
-        return None
-    return head.values(states)
+    texts = [(*task.prompt.tokens, *each) for each in replies]
+    states = yield from unless_stopped(task, hidden_states(task.engine, texts), "not valued")
+    return None if states is None else head.values(states)
 
 
 def by_proxy(task: Task, replies: Sequence[str], prompt: Literal["value-judge", "bon-judge"]) -> Valuing:
