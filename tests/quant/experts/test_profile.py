@@ -197,7 +197,7 @@ def test_quantizations_of_a_model_have_one_digest_and_other_models_others(tmp_pa
 def test_the_digest_of_the_embedded_model_is_that_of_its_routers(nano_path: Path) -> None:
     # The same as of its BF16 and F16 files.
     assert router_digest(nano_path) == router_digest(read_card(nano_path))
-    assert router_digest(nano_path).startswith("a14c6397822e241f")
+    assert router_digest(nano_path).startswith("205f08697755c4c5")
     assert routed_layers(read_card(nano_path)) == (1, 2, 3)
 
 

@@ -247,7 +247,7 @@ def test_the_router_statistics_of_the_embedded_model_add_up(nano_path: Path) -> 
         # so small that the engine does not divide by their sum.
         scale = card.metadata["deepseek2.expert_weights_scale"]
         assert isinstance(scale, float)
-        assert 0.9 * 256 * scale < routing.weight.sum() < 1.001 * 256 * scale
+        assert 0.8 * 256 * scale < routing.weight.sum() < 1.001 * 256 * scale
         assert (routing.output[routing.selected > 0] > 0).all()
         assert 0 < routing.probability.sum() <= 256 * card.experts
 

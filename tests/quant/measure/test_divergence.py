@@ -200,7 +200,7 @@ def problems() -> list[Text]:
 def test_the_embedded_model_has_the_perplexity_that_llama_perplexity_finds(nano_path: Path) -> None:
     """llama-perplexity -m nano.gguf -f calibration/problems.txt -c 256 -b 256 --chunks 4"""
     found, tokens = perplexity(nano_path, problems(), ChunkOptions(context=256, limit=4), Run(threads=1))
-    assert (found.value, found.error) == (pytest.approx(343.3794, rel=0.02), pytest.approx(88.26063, rel=0.02))
+    assert (found.value, found.error) == (pytest.approx(336.0495, rel=0.02), pytest.approx(87.76071, rel=0.02))
     assert tokens == 4 * 127
 
 
