@@ -148,7 +148,7 @@ def test_no_child_outlives_the_program(
 
 @needs_posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-@pytest.mark.parametrize("asked", [b"", b"What is 3 + 4?\r"])
+@pytest.mark.parametrize("asked", [b"", b"What is 347 + 586?\r"])
 def test_a_conversation_ends_and_the_terminal_is_as_before(
     tmp_path: Path, asked: bytes, number: signal.Signals, code: int
 ) -> None:
