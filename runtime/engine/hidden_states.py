@@ -1,8 +1,8 @@
 """The hidden states of texts: what a model knows where a text ends, as a value head reads it.
 
 A hidden state is that of the last layer behind the last norm, the input of the output matrix; transformers calls it
-`last_hidden_state`. A text is a request of the engine (`Request.hidden`), so it is read beside other samples, and
-begins from its longest cached prefix: the state behind a reply that was just drawn costs one token.
+`last_hidden_state`. A text is a request of the engine (`Request.hidden`). The engine reads it together with other
+samples, and starts at its longest cached prefix: the state behind a reply that was just drawn costs one token.
 """
 
 from __future__ import annotations

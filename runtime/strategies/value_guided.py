@@ -172,7 +172,7 @@ class _Search:
             yield event
 
     def _select(self, made: Sequence[Beam], width: int) -> None:
-        """Keep the best continuations of each search; those that have ended leave it."""
+        """Keep the best continuations of each search. Replies that have ended leave the search."""
         at = 0
         for number, beams in enumerate(self._going):
             kept = best(made[at : at + width * len(beams)], width, len(beams))
